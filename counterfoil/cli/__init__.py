@@ -1,0 +1,1 @@
+"""FLOOR 8: the terminal: argument parsing and printing, nothing else."""

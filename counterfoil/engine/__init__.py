@@ -1,0 +1,1 @@
+"""FLOOR 5: machines do it: the queue, the worker, one loop per duty."""

@@ -1,0 +1,1 @@
+"""FLOOR 4: PostgreSQL and all our SQL. The only package that knows the schema."""

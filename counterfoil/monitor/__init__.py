@@ -1,0 +1,1 @@
+"""FLOOR 5: measures: the audit (the sum), status, health. Reads only."""

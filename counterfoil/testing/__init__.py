@@ -1,0 +1,1 @@
+"""For those who write connectors: the suites every connector must pass."""
