@@ -1,0 +1,53 @@
+"""The seams between engine and connectors, each a small protocol; a protocol stands here only where two real implementations do."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from counterfoil.model.run import Window
+
+Cursor = Mapping[str, Any]  # opaque JSON: where a list goes on; made and read by one connector only
+
+
+@dataclass(frozen=True, slots=True)
+class BrokenEntry:
+    """An entry of a list that is no record at all (a broken CSV line, an element that is no object)."""
+
+    where: str  # "line 17", "page 3, entry 5"
+    problem: str
+    raw: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """One page of a list. `entries` are JSON objects as bytes, in the order served; `cursor` None means the list has ended."""
+
+    entries: Sequence[bytes]
+    cursor: Cursor | None
+    broken: Sequence[BrokenEntry] = ()
+
+
+class Source(Protocol):
+    """Where records come from. Every method raises only the connector errors of `model.errors`."""
+
+    has_detail: bool  # True: the list gives keys, `record` gives the record
+
+    async def page(self, window: Window, cursor: Cursor | None) -> Page:
+        """The page at `cursor` (None: the first). Safe to repeat."""
+        ...
+
+    async def record(self, key: str) -> bytes:
+        """One record as a JSON object. Safe to repeat. Raises Gone for an unknown key."""
+        ...
+
+    async def write_back(self, key: str, body: Mapping[str, Any]) -> None:
+        """Tell the source about one record (PUT). Idempotent on the other side."""
+        ...
+
+    async def probe(self) -> str:
+        """Reach the other side with our credentials; a plain sentence of what answered. Raises like `page`."""
+        ...
+
+    async def close(self) -> None: ...
