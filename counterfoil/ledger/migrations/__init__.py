@@ -1,0 +1,1 @@
+"""Numbered migrations, applied by ledger.migrate. SQL only."""

@@ -1,0 +1,129 @@
+"""Connections: the pool, the role each session takes, JSON in and out, and what counts as a passing fault of the database.
+
+Nothing here knows a table. `Ledger` is what the upper floors hold; `transaction()` is the only way they write.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any, TypeVar
+
+import asyncpg
+import msgspec
+
+from counterfoil.model.errors import CounterfoilError, UnhealthyError
+
+Connection = Any  # asyncpg.Connection or its pool proxy: asyncpg has no usable types
+Result = TypeVar("Result")
+
+APP_ROLE = "counterfoil_app"
+READER_ROLE = "counterfoil_reader"
+
+# Faults of the moment, not of the data: connection, resources, operator intervention, deadlock, serialization, lock time-out.
+PASSING = (
+    asyncpg.PostgresConnectionError,
+    asyncpg.InsufficientResourcesError,
+    asyncpg.OperatorInterventionError,
+    asyncpg.TransactionRollbackError,
+    asyncpg.LockNotAvailableError,
+    asyncpg.InterfaceError,
+    asyncpg.CannotConnectNowError,
+    ConnectionError,
+    TimeoutError,
+    OSError,
+)
+
+
+def is_passing(error: BaseException) -> bool:
+    """True where the same statement may succeed a moment later."""
+    return isinstance(error, PASSING)
+
+
+async def prepare_session(connection: Connection) -> None:
+    """JSON columns travel as Python values."""
+    for name in ("json", "jsonb"):
+        await connection.set_type_codec(
+            name, schema="pg_catalog", encoder=lambda value: msgspec.json.encode(value).decode(), decoder=msgspec.json.decode
+        )
+
+
+async def connect(dsn: str, *, role: str | None = None, name: str = "counterfoil", timeout: float = 10) -> Connection:
+    """One connection outside the pool. Raises UnhealthyError with a remedy where the server can't be reached."""
+    settings = {"application_name": name} | ({"role": role} if role else {})
+    try:
+        connection = await asyncpg.connect(dsn, server_settings=settings, timeout=timeout)
+    except (OSError, asyncpg.PostgresError, TimeoutError) as error:
+        raise _unreachable(error) from error
+    await prepare_session(connection)
+    return connection
+
+
+def _unreachable(error: BaseException) -> UnhealthyError:
+    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    return UnhealthyError(
+        f"PostgreSQL can't be reached: {reason}.",
+        "Check [database] in counterfoil.toml and that the server is up; `counterfoil doctor` looks closer.",
+    )
+
+
+class Ledger:
+    """A pool of sessions in one role. Holds no state of its own."""
+
+    def __init__(self, pool: Any, dsn: str) -> None:
+        self._pool = pool
+        self.dsn = dsn
+
+    @classmethod
+    async def open(cls, dsn: str, *, role: str | None = APP_ROLE, size: int = 8, name: str = "counterfoil") -> Ledger:
+        """Open the pool; the first connection is made at once, so that a wrong DSN is told at the start."""
+        settings = {"application_name": name, "jit": "off"} | ({"role": role} if role else {})
+        try:
+            pool = await asyncpg.create_pool(
+                dsn,
+                min_size=1,
+                max_size=size,
+                init=prepare_session,
+                server_settings=settings,
+                timeout=10,
+                command_timeout=300,
+                max_inactive_connection_lifetime=60,
+            )
+        except (OSError, asyncpg.PostgresError, TimeoutError) as error:
+            raise _unreachable(error) from error
+        return cls(pool, dsn)
+
+    async def close(self) -> None:
+        try:
+            await asyncio.wait_for(self._pool.close(), 5)
+        except (TimeoutError, *PASSING):
+            self._pool.terminate()
+
+    @asynccontextmanager
+    async def session(self) -> AsyncIterator[Connection]:
+        """A session without a transaction: for one statement, or for reading."""
+        async with self._pool.acquire() as connection:
+            yield connection
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Connection]:
+        """A session in a transaction (read committed)."""
+        async with self._pool.acquire() as connection, connection.transaction():
+            yield connection
+
+    async def patiently(
+        self, work: Callable[[], Awaitable[Result]], *, tries: int = 6, sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
+    ) -> Result:
+        """Do `work` again when the database had a passing fault (restart, deadlock), with growing pauses; about 15 s in all.
+
+        `work` must be safe to repeat: a whole transaction, fenced by attempt.
+        """
+        for attempt in range(tries):
+            try:
+                return await work()
+            except PASSING as error:
+                if attempt == tries - 1 or isinstance(error, CounterfoilError):
+                    raise
+                await sleep(0.25 * 2**attempt)
+        raise AssertionError("unreachable")
