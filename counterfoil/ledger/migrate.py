@@ -54,7 +54,10 @@ async def applied(connection: Connection) -> dict[int, str]:
     """Numbers and checksums of what the database has; empty for a database that never saw us."""
     if await connection.fetchval("select to_regclass('counterfoil.migration')") is None:
         return {}
-    return {row["number"]: row["sha256"] for row in await connection.fetch("select number, sha256 from counterfoil.migration")}
+    return {
+        row["number"]: row["sha256"]
+        for row in await connection.fetch("select number, sha256 from counterfoil.migration")
+    }
 
 
 async def pending(connection: Connection, phase: str | None = None) -> tuple[Migration, ...]:

@@ -42,11 +42,14 @@ def is_passing(error: BaseException) -> bool:
 
 
 async def prepare_session(connection: Connection) -> None:
-    """JSON columns travel as Python values."""
-    for name in ("json", "jsonb"):
-        await connection.set_type_codec(
-            name, schema="pg_catalog", encoder=lambda value: msgspec.json.encode(value).decode(), decoder=msgspec.json.decode
-        )
+    """JSON columns travel as Python values, in binary: a composite type that holds one can't be sent otherwise."""
+    await connection.set_type_codec(
+        "jsonb",
+        schema="pg_catalog",
+        format="binary",
+        encoder=lambda value: b"\x01" + msgspec.json.encode(value),  # one byte of version leads jsonb on the wire
+        decoder=lambda data: msgspec.json.decode(memoryview(data)[1:]),
+    )
 
 
 async def connect(dsn: str, *, role: str | None = None, name: str = "counterfoil", timeout: float = 10) -> Connection:
@@ -113,7 +116,11 @@ class Ledger:
             yield connection
 
     async def patiently(
-        self, work: Callable[[], Awaitable[Result]], *, tries: int = 6, sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
+        self,
+        work: Callable[[], Awaitable[Result]],
+        *,
+        tries: int = 6,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> Result:
         """Do `work` again when the database had a passing fault (restart, deadlock), with growing pauses; about 15 s in all.
 

@@ -44,9 +44,9 @@ update counterfoil.run set
   next_action_at = counterfoil.now() + $3, cursor = coalesce($4, cursor), pages = pages + $5, list_ended = list_ended or $6,
   latest_changed = greatest(latest_changed, $7), next_key = greatest(next_key, $8),
   crashes = 0, suspect_key = null, suspect_crashes = 0,
-  listed = listed + $9[1], duplicates = duplicates + $9[2], found = found + $9[3], inserted = inserted + $9[4],
-  updated = updated + $9[5], unchanged = unchanged + $9[6], rejected = rejected + $9[7], review = review + $9[8],
-  failed = failed + $9[9], deleted = deleted + $9[10], written_back = written_back + $9[11]
+  listed = listed + ($9::bigint[])[1], duplicates = duplicates + ($9::bigint[])[2], found = found + ($9::bigint[])[3], inserted = inserted + ($9::bigint[])[4],
+  updated = updated + ($9::bigint[])[5], unchanged = unchanged + ($9::bigint[])[6], rejected = rejected + ($9::bigint[])[7], review = review + ($9::bigint[])[8],
+  failed = failed + ($9::bigint[])[9], deleted = deleted + ($9::bigint[])[10], written_back = written_back + ($9::bigint[])[11]
 where id = $1 and attempt_id = $2 and state = 'running'
 returning id;
 

@@ -112,3 +112,22 @@ begin
   )
   select count(*) filter (where m.to_state = 'QUEUED'), count(*) filter (where m.to_state = 'PERMANENT_ERROR') from moved m where m.moved;
 end $$;
+
+-- A case for trouble of a whole flow: a run that failed, a source that fell silent. It owns no items.
+create function counterfoil.open_flow_case(p_flow text, p_fault text, p_title text) returns bigint
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+begin
+  if p_fault not like 'run:%' then
+    raise exception 'a flow''s own case has a fault that starts with "run:"' using errcode = 'CF003';
+  end if;
+  perform counterfoil.open_cases(p_flow, array[p_fault], array[p_title]);
+  return (select c.id from counterfoil."case" c where c.flow = p_flow and c.fault = p_fault and c.closed_at is null);
+end $$;
+
+create function counterfoil.close_flow_cases(p_flow text, p_fault_prefix text, p_who text, p_why text) returns bigint
+language sql security definer set search_path = pg_catalog, pg_temp as $$
+  with closed as (
+    update counterfoil."case" set closed_at = counterfoil.now(), closed_by = p_who, reason = p_why
+    where flow = p_flow and closed_at is null and fault like 'run:%' and starts_with(fault, p_fault_prefix) returning 1)
+  select count(*) from closed
+$$;

@@ -28,11 +28,13 @@ grant usage on schema counterfoil to counterfoil_app, counterfoil_reader;
 grant select on all tables in schema counterfoil to counterfoil_app;
 grant insert, update on counterfoil.run, counterfoil.worker, counterfoil.schedule, counterfoil.gate, counterfoil.flow to counterfoil_app;
 grant insert, update, delete on counterfoil.run_key, counterfoil.run_fault, counterfoil.write_back to counterfoil_app;
+grant delete on counterfoil.schedule to counterfoil_app;
 grant execute on function counterfoil.now(), counterfoil.accept(text, text, jsonb, text), counterfoil.worker_alive(bigint),
   counterfoil.move(text, text, text, text, text, timestamptz, text, text, uuid, text),
   counterfoil.move_items(text, counterfoil.move_request[], text, text, bigint),
   counterfoil.claim_items(text, integer, interval, bigint), counterfoil.renew_items(text, uuid[], interval),
-  counterfoil.rescue_items(text, integer, integer) to counterfoil_app;
+  counterfoil.rescue_items(text, integer, integer), counterfoil.open_flow_case(text, text, text),
+  counterfoil.close_flow_cases(text, text, text, text) to counterfoil_app;
 grant execute on function counterfoil.now(), counterfoil.may_read(text), counterfoil.worker_alive(bigint) to counterfoil_reader;
 
 grant select on counterfoil.item_move, counterfoil.flow, counterfoil.item_event, counterfoil.attempt, counterfoil."case", counterfoil.run,

@@ -1,0 +1,75 @@
+-- name: move_items
+-- $1 flow, $2 requests, $3 actor, $4 reason, $5 worker. The only door.
+select id, key, from_state, to_state, moved, why
+from counterfoil.move_items($1, $2::counterfoil.move_request[], $3, $4, $5);
+
+-- name: accept_item
+-- $1 flow, $2 key, $3 payload, $4 parent key. The same key twice is one item.
+select counterfoil.accept($1, $2, $3, $4);
+
+-- name: claim_items
+-- $1 flow, $2 limit, $3 lease, $4 worker.
+select * from counterfoil.claim_items($1, $2, $3, $4);
+
+-- name: renew_items
+-- $1 flow, $2 attempts, $3 lease. Returns the attempts that still hold their item.
+select counterfoil.renew_items($1, $2::uuid[], $3);
+
+-- name: rescue_items
+-- $1 flow, $2 crashes after which a person must look, $3 limit.
+select rescued, failed from counterfoil.rescue_items($1, $2, $3);
+
+-- name: due_flows
+-- Flows that have items to work on now, with the number up to 1,000.
+select f.name as flow, d.due from counterfoil.flow f cross join lateral (
+  select count(*) as due from (
+    select 1 from counterfoil.item i
+    where i.flow = f.name and i.next_action_at <= counterfoil.now() and i.state in ('QUEUED', 'TEMPORARY_ERROR') limit 1000) x) d
+where d.due > 0;
+
+-- name: held_flows
+-- Flows that have items whose attempt may be gone.
+select distinct i.flow from counterfoil.item i
+join counterfoil.attempt a on a.flow = i.flow and a.item_id = i.id and a.number = i.attempts
+where i.state = 'IN_PROGRESS' and (i.next_action_at <= counterfoil.now() or not counterfoil.worker_alive(a.worker_id));
+
+-- name: known_items
+-- $1 flow, $2 keys. What stands in the ledger about records of this chunk: one probe of the unique index for each key.
+select i.key, i.state, i.released_sha256 from unnest($2::text[]) k (key) join counterfoil.item i on i.flow = $1 and i.key = k.key;
+
+-- name: any_items
+-- $1 flow. Whether the flow has any item at all: most syncs have none, and then no key is probed.
+select exists (select 1 from counterfoil.item where flow = $1);
+
+-- name: get_item
+-- $1 flow or null, $2 key or null, $3 id or null.
+select i.*, c.title as case_title, c.owner as case_owner, c.due_at as case_due_at
+from counterfoil.item i left join counterfoil."case" c on c.id = i.case_id
+where ($3::bigint is not null and i.id = $3) or ($3::bigint is null and i.key = $2 and ($1::text is null or i.flow = $1))
+limit 2;
+
+-- name: list_items
+-- $1 flow, $2 state, $3 fault, $4 case, $5 unfinished only, $6 key prefix, $7 before (accepted_at), $8 before (id), $9 limit. Newest first.
+select i.id, i.flow, i.key, i.state, i.state_since, i.accepted_at, i.settled_at, i.next_action_at, i.case_id, i.attempts, i.crashes,
+  i.first_failed_at, i.fault, i.problem, i.run_id
+from counterfoil.item i
+where ($1::text is null or i.flow = $1) and ($2::text is null or i.state = $2) and ($3::text is null or i.fault = $3)
+  and ($4::bigint is null or i.case_id = $4) and (not $5::boolean or i.settled_at is null)
+  and ($6::text is null or starts_with(i.key, $6))
+  and ($7::timestamptz is null or (i.accepted_at, i.id) < ($7, $8::bigint))
+order by i.accepted_at desc, i.id desc limit $9;
+
+-- name: list_events
+-- $1 flow, $2 item. The whole story, oldest first.
+select at, from_state, event, to_state, actor, reason, attempt_id, run_id, fault, problem, next_action_at
+from counterfoil.item_event where flow = $1 and item_id = $2 order by id;
+
+-- name: list_attempts
+-- $1 flow, $2 item.
+select a.id, a.number, a.started_at, a.lease_until, a.worker_id, w.host, w.pid
+from counterfoil.attempt a left join counterfoil.worker w on w.id = a.worker_id where a.flow = $1 and a.item_id = $2 order by a.number;
+
+-- name: count_states
+-- $1 flow or null. Exact, from the counters: never counts rows.
+select flow, state, sum(items)::bigint as items from counterfoil.item_count
+where ($1::text is null or flow = $1) group by flow, state having sum(items) <> 0 order by flow, state;

@@ -1,0 +1,20 @@
+-- name: start_worker
+-- $1 host, $2 pid, $3 version.
+insert into counterfoil.worker (host, pid, version) values ($1, $2, $3) returning id;
+
+-- name: hold_presence
+-- $1 worker. On the worker's own connection: the lock goes when the process goes.
+select pg_try_advisory_lock(7246, $1::int);
+
+-- name: beat_worker
+-- $1 worker.
+update counterfoil.worker set heartbeat_at = counterfoil.now(), stopped_at = null where id = $1;
+
+-- name: stop_worker
+-- $1 worker.
+update counterfoil.worker set stopped_at = counterfoil.now() where id = $1;
+
+-- name: list_workers
+-- $1 limit. Alive first.
+select w.*, counterfoil.worker_alive(w.id) as alive from counterfoil.worker w where w.stopped_at is null or w.stopped_at > counterfoil.now() - interval '1 day'
+order by alive desc, w.id desc limit $1;
