@@ -27,7 +27,7 @@ class Move:
     problem: str | None = None
     attempt_id: UUID | None = None
     run_id: int | None = None
-    payload: Any = None
+    payload: str | None = None
     payload_sha256: str | None = None
     reference: str | None = None
     superseded_by: int | None = None
@@ -72,7 +72,7 @@ class Claimed:
     attempts: int
     first_failed_at: datetime | None
     fault: str | None
-    payload: Any
+    payload: str | None
     released_sha256: str | None
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Protocol
 
 from counterfoil.model.run import Window
@@ -51,3 +52,39 @@ class Source(Protocol):
         ...
 
     async def close(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class RefusedRow:
+    """A row the database would not take. `problem` is a sentence without the row's values."""
+
+    index: int
+    fault: str
+    problem: str
+
+
+class Loaded(Protocol):
+    """What became of rows: inserted + updated + unchanged + refused = rows given."""
+
+    @property
+    def inserted(self) -> int: ...
+    @property
+    def updated(self) -> int: ...
+    @property
+    def unchanged(self) -> int: ...
+    @property
+    def refused(self) -> Sequence[RefusedRow]: ...
+    @property
+    def changed_indexes(self) -> Sequence[int]: ...
+
+
+class Destination(Protocol):
+    """The table rows go to. In the ledger's own database: every call runs inside the engine's transaction."""
+
+    async def load(self, connection: Any, rows: Sequence[tuple[Any, ...]], *, now: datetime, want_changed: bool) -> Loaded:
+        """Insert what is new, update what differs, leave the rest alone."""
+        ...
+
+    async def soft_delete(self, connection: Any, run_id: int, *, now: datetime) -> int:
+        """Mark rows that the complete listing of this run did not hold; how many."""
+        ...

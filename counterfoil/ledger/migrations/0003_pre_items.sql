@@ -19,7 +19,7 @@ create table counterfoil.item (
   run_id          bigint,                            -- the run that saw it last
   superseded_by   bigint,
   reference       text,                              -- where it was handed over by hand
-  payload         jsonb,                             -- only while unfinished, and only where it can't be fetched again
+  payload         text,                              -- as it came; only while unfinished, and only where it can't be fetched again
   payload_sha256  text,
   released_sha256 text,                              -- the content a person let pass in spite of its verdict
   primary key (flow, id),

@@ -9,7 +9,7 @@ create type counterfoil.move_request as (
   problem         text,
   attempt_id      uuid,          -- the fence: the attempt that holds the item, or the new one with `claim`
   run_id          bigint,
-  payload         jsonb,
+  payload         text,
   payload_sha256  text,
   reference       text,
   superseded_by   bigint
@@ -208,7 +208,7 @@ end $$;
 -- What each request would do to the item it names; nothing is written. The fence: what is IN_PROGRESS moves only for the attempt that has it.
 create function counterfoil.judge_moves(p_flow text, p_requests counterfoil.move_request[])
 returns table (item_id bigint, key text, from_state text, event text, to_state text, why text, next_action_at timestamptz, fault text,
-  problem text, attempt_id uuid, run_id bigint, payload jsonb, payload_sha256 text, reference text, superseded_by bigint,
+  problem text, attempt_id uuid, run_id bigint, payload text, payload_sha256 text, reference text, superseded_by bigint,
   old_attempt_id uuid, old_case_id bigint)
 language sql stable set search_path = pg_catalog, pg_temp as $$
   select distinct on (i.id) i.id, i.key, i.state, r.event, m.to_state,

@@ -17,7 +17,7 @@ begin
     end if;
   end if;
   perform counterfoil.move_items(p_flow,
-    array[row(null, p_key, 'accept', null, null, null, null, null, p_payload, null, null, null)::counterfoil.move_request], session_user::text);
+    array[row(null, p_key, 'accept', null, null, null, null, null, p_payload::text, null, null, null)::counterfoil.move_request], session_user::text);
   update counterfoil.item set parent_id = coalesce(parent_id, v_parent) where flow = p_flow and key = p_key returning id into v_id;
   return v_id;
 end $$;
@@ -57,7 +57,7 @@ $$;
 -- Claim up to p_limit items that are due, each by an attempt of its own. An item whose last attempts ended with their worker is claimed
 -- alone, so that it takes nobody with it.
 create function counterfoil.claim_items(p_flow text, p_limit integer, p_lease interval, p_worker bigint)
-returns table (id bigint, key text, attempt_id uuid, attempts integer, first_failed_at timestamptz, fault text, payload jsonb,
+returns table (id bigint, key text, attempt_id uuid, attempts integer, first_failed_at timestamptz, fault text, payload text,
   released_sha256 text)
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 declare

@@ -1,0 +1,144 @@
+"""Map, validate and judge: each record becomes a row to load, or a deviation that says why not. No IO, no database; one record's fault is its own.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from counterfoil.engine.job import SyncJob
+from counterfoil.flows.judge import JudgeFault, judge
+from counterfoil.flows.rows import Row, RowFault
+from counterfoil.model.errors import ConnectorError, Gone, Transient
+from counterfoil.model.item import ItemEvent
+from counterfoil.model.ports import BrokenEntry
+from counterfoil.model.verdict import Outcome
+
+
+@dataclass(frozen=True, slots=True)
+class Fetched:
+    """A record as it came, or why it did not. `key` None: a full record of a list, whose key stands in it."""
+
+    key: str | None
+    raw: bytes | None
+    error: ConnectorError | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Deviation:
+    """A record that can't simply be loaded, and the move its item makes. `row` is kept where a person may let it pass."""
+
+    key: str
+    event: ItemEvent
+    fault: str
+    problem: str
+    raw: bytes | None = None
+    row: Row | None = None
+
+    @property
+    def sha256(self) -> str | None:
+        return None if self.raw is None else hashlib.sha256(self.raw).hexdigest()
+
+
+@dataclass(slots=True)
+class Checked:
+    """A chunk after mapping and judging. Keys are unique over rows and deviations; `raws` is parallel to `rows`."""
+
+    rows: list[Row] = field(default_factory=list)
+    raws: list[bytes] = field(default_factory=list)
+    deviations: list[Deviation] = field(default_factory=list)
+    listed: int = 0
+    duplicates: int = 0
+    latest_changed: datetime | None = None
+
+    @property
+    def keys(self) -> list[str]:
+        return [row.key for row in self.rows] + [deviation.key for deviation in self.deviations]
+
+
+def check(job: SyncJob, fetched: Sequence[Fetched], broken: Sequence[BrokenEntry] = ()) -> Checked:
+    """Sort a chunk of records into rows and deviations. Never raises for what stands in a record."""
+    out = Checked(listed=len(fetched) + len(broken))
+    came = [(one.key, one.raw) for one in fetched if one.raw is not None]
+    best: dict[str, tuple[Row, bytes]] = {}
+    for (asked, raw), result in zip(came, job.mapper.map_page([raw for _, raw in came]), strict=True):
+        if isinstance(result, RowFault):
+            key = asked or result.key or _no_key(raw)
+            out.deviations.append(Deviation(key, ItemEvent.REJECT, result.fault, result.problem, raw))
+        elif asked is not None and asked != result.key:
+            problem = "The reply holds another record than the one asked for."
+            out.deviations.append(Deviation(asked, ItemEvent.FAIL_TEMPORARILY, "other_record", problem))
+        else:
+            _see_change(out, result.changed_at)
+            if (known := best.get(result.key)) is not None:
+                out.duplicates += 1
+            if known is None or _newer(result, known[0]):
+                best[result.key] = (result, raw)
+    for row, raw in best.values():
+        _sort_row(job, out, row, raw)
+    out.deviations.extend(_unfetched(one.key or "", one.error) for one in fetched if one.error is not None)
+    out.deviations.extend(_broken(entry) for entry in broken)
+    _drop_repeated(out)
+    return out
+
+
+def _newer(row: Row, known: Row) -> bool:
+    """Of two entries with one key the one changed last counts, else the first."""
+    return row.changed_at is not None and known.changed_at is not None and row.changed_at > known.changed_at
+
+
+def _sort_row(job: SyncJob, out: Checked, row: Row, raw: bytes) -> None:
+    """Judge a mapped row."""
+    if job.decide is not None:
+        verdict = judge(job.decide, job.mapper.fields(row))
+        if isinstance(verdict, JudgeFault):
+            out.deviations.append(Deviation(row.key, ItemEvent.FAIL, verdict.fault, verdict.problem, raw, row))
+            return
+        if verdict.outcome is not Outcome.VALID:
+            event = ItemEvent.REVIEW if verdict.outcome is Outcome.WARNING else ItemEvent.REJECT
+            reason = verdict.reason or f"The decision says {verdict.outcome.value}."
+            out.deviations.append(Deviation(row.key, event, verdict.rule, reason, raw, row))
+            return
+    out.rows.append(row)
+    out.raws.append(raw)
+
+
+def _broken(entry: BrokenEntry) -> Deviation:
+    key = f"broken:{hashlib.sha256(entry.raw).hexdigest()[:24]}"
+    return Deviation(key, ItemEvent.REJECT, "broken_entry", f"{entry.where}: {entry.problem}")
+
+
+def _drop_repeated(out: Checked) -> None:
+    """One fate for each key of a chunk: a row that loads wins over a deviation of the same key, the first deviation over the next."""
+    seen = {row.key for row in out.rows}
+    kept = []
+    for deviation in out.deviations:
+        if deviation.key in seen:
+            out.duplicates += 1
+            continue
+        seen.add(deviation.key)
+        kept.append(deviation)
+    out.deviations = kept
+
+
+def _see_change(out: Checked, changed_at: datetime | None) -> None:
+    if changed_at is not None and (out.latest_changed is None or changed_at > out.latest_changed):
+        out.latest_changed = changed_at
+
+
+def _unfetched(key: str, error: ConnectorError) -> Deviation:
+    """A record that did not come: tried again where that may help, else a person must look."""
+    later = isinstance(error, Transient | Gone)
+    return Deviation(key, ItemEvent.FAIL_TEMPORARILY if later else ItemEvent.FAIL, error.fault, error.problem)
+
+
+def _no_key(raw: bytes) -> str:
+    """A record without a key is still accounted for: under its own content."""
+    return f"no-key:{hashlib.sha256(raw).hexdigest()[:24]}"
+
+
+def payload_of(raw: bytes | None) -> str | None:
+    """The record as kept in an item, where it can't be fetched again: its own text, so that a retry reads what the source sent."""
+    return None if raw is None else raw.decode("utf-8", "replace").replace("\0", "\ufffd")
