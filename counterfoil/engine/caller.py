@@ -86,7 +86,9 @@ class Caller:
 
     async def _failed(self, error: Transient, tries: int) -> None:
         if isinstance(error, Throttled):
-            await self._close(error.retry_after if error.retry_after is not None else 1.0, "the source asked for less (429)")
+            await self._close(
+                error.retry_after if error.retry_after is not None else 1.0, "the source asked for less (429)"
+            )
             return
         self.gate.failures += 1
         if self.gate.failures >= self._pull.breaker_failures:

@@ -1,5 +1,4 @@
-"""Map, validate and judge: each record becomes a row to load, or a deviation that says why not. No IO, no database; one record's fault is its own.
-"""
+"""Map, validate and judge: each record becomes a row to load, or a deviation that says why not. No IO, no database; one record's fault is its own."""
 
 from __future__ import annotations
 
@@ -65,7 +64,7 @@ def check(job: SyncJob, fetched: Sequence[Fetched], broken: Sequence[BrokenEntry
     best: dict[str, tuple[Row, bytes]] = {}
     for (asked, raw), result in zip(came, job.mapper.map_page([raw for _, raw in came]), strict=True):
         if isinstance(result, RowFault):
-            key = asked or result.key or _no_key(raw)
+            key = asked or result.key or no_key(raw)
             out.deviations.append(Deviation(key, ItemEvent.REJECT, result.fault, result.problem, raw))
         elif asked is not None and asked != result.key:
             problem = "The reply holds another record than the one asked for."
@@ -134,7 +133,7 @@ def _unfetched(key: str, error: ConnectorError) -> Deviation:
     return Deviation(key, ItemEvent.FAIL_TEMPORARILY if later else ItemEvent.FAIL, error.fault, error.problem)
 
 
-def _no_key(raw: bytes) -> str:
+def no_key(raw: bytes) -> str:
     """A record without a key is still accounted for: under its own content."""
     return f"no-key:{hashlib.sha256(raw).hexdigest()[:24]}"
 

@@ -133,9 +133,16 @@ async def finish(
     return row
 
 
-async def release(connection: Connection, run_id: int, attempt: UUID, due_at: datetime) -> None:
-    """Give the run back in order; another worker goes on with it."""
-    await connection.execute(SQL["release_run"], run_id, attempt, due_at)
+async def release(
+    connection: Connection,
+    run_id: int,
+    attempt: UUID,
+    due_at: datetime,
+    fault: str | None = None,
+    problem: str | None = None,
+) -> None:
+    """Give the run back in order; a worker goes on with it at `due_at`. `problem`: why it has to wait, if it has."""
+    await connection.execute(SQL["release_run"], run_id, attempt, due_at, fault, problem)
 
 
 async def cancel(connection: Connection, run_id: int, reason: str) -> bool:
@@ -156,8 +163,9 @@ async def list_(
     return await connection.fetch(SQL["list_runs"], flow, before, limit)
 
 
-async def due(connection: Connection, limit: int = 100) -> list[tuple[int, str]]:
-    return [(row["id"], row["flow"]) for row in await connection.fetch(SQL["due_runs"], limit)]
+async def due(connection: Connection, limit: int = 100) -> list[tuple[int, str, int]]:
+    """Runs nobody works on although they are due: id, flow, attempts so far."""
+    return [(row["id"], row["flow"], row["attempts"]) for row in await connection.fetch(SQL["due_runs"], limit)]
 
 
 async def found_lately(connection: Connection, flow: str, *, without: int, runs: int = 5) -> list[int]:

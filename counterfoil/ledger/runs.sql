@@ -58,8 +58,8 @@ where id = $1 and attempt_id = $2 and state = 'running'
 returning *;
 
 -- name: release_run
--- $1 run, $2 attempt, $3 due at. A worker that stops in order gives its run back; that is no crash.
-update counterfoil.run set state = 'queued', attempt_id = null, next_action_at = $3 where id = $1 and attempt_id = $2 and state = 'running'
+-- $1 run, $2 attempt, $3 due at, $4 fault, $5 problem. A worker that stops in order gives its run back; that is no crash.
+update counterfoil.run set state = 'queued', attempt_id = null, next_action_at = $3, fault = $4, problem = $5 where id = $1 and attempt_id = $2 and state = 'running'
 returning id;
 
 -- name: cancel_run
@@ -83,7 +83,7 @@ select * from counterfoil.run where ($1::text is null or flow = $1) and ($2::big
 
 -- name: due_runs
 -- $1 limit. Runs nobody works on although they are due: the sweep makes their slices again.
-select id, flow from counterfoil.run
+select id, flow, attempts from counterfoil.run
 where ended_at is null
   and (next_action_at <= counterfoil.now() or (state = 'running' and not counterfoil.worker_alive(worker_id)))
 order by next_action_at limit $1;

@@ -31,3 +31,12 @@ async def stop(connection: Connection, worker: int) -> None:
 
 async def list_(connection: Connection, limit: int = 50) -> Sequence[Mapping[str, Any]]:
     return await connection.fetch(SQL["list_workers"], limit)
+
+
+async def take_flow(connection: Connection, flow: str) -> bool:
+    """On the presence connection. Taken again by the same process it counts up; give back as often."""
+    return bool(await connection.fetchval(SQL["take_flow"], flow))
+
+
+async def leave_flow(connection: Connection, flow: str) -> None:
+    await connection.execute(SQL["leave_flow"], flow)

@@ -18,3 +18,11 @@ update counterfoil.worker set stopped_at = counterfoil.now() where id = $1;
 -- $1 limit. Alive first.
 select w.*, counterfoil.worker_alive(w.id) as alive from counterfoil.worker w where w.stopped_at is null or w.stopped_at > counterfoil.now() - interval '1 day'
 order by alive desc, w.id desc limit $1;
+
+-- name: take_flow
+-- $1 flow. On the worker's own connection: one process at a time works on a flow, so that its declared cap holds over all hosts.
+select pg_try_advisory_lock(7247, hashtext($1));
+
+-- name: leave_flow
+-- $1 flow.
+select pg_advisory_unlock(7247, hashtext($1));

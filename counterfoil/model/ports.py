@@ -81,7 +81,9 @@ class Loaded(Protocol):
 class Destination(Protocol):
     """The table rows go to. In the ledger's own database: every call runs inside the engine's transaction."""
 
-    async def load(self, connection: Any, rows: Sequence[tuple[Any, ...]], *, now: datetime, want_changed: bool) -> Loaded:
+    async def load(
+        self, connection: Any, rows: Sequence[tuple[Any, ...]], *, now: datetime, want_changed: bool
+    ) -> Loaded:
         """Insert what is new, update what differs, leave the rest alone."""
         ...
 

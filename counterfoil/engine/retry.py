@@ -1,0 +1,151 @@
+"""Items of a sync that are due: claim → fetch → check → settle, set-wise. Each record's failure is retried by itself, outside any run.
+
+Every settling move names the attempt that claimed the item; one that lost its lease settles nothing and loads nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import timedelta
+
+import structlog
+
+from counterfoil.engine.book import load_rows, move_of, write_back_body
+from counterfoil.engine.caller import GateClosedError
+from counterfoil.engine.check import Checked, Deviation, Fetched, check
+from counterfoil.engine.job import SyncJob
+from counterfoil.flows.rows import Row
+from counterfoil.ledger import items
+from counterfoil.ledger.items import Claimed, Move
+from counterfoil.model.errors import ConnectorError, Gone, Transient
+from counterfoil.model.item import ItemEvent
+
+log = structlog.get_logger(__name__)
+
+AT_ONCE = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Retried:
+    """What became of a slice of items."""
+
+    claimed: int = 0
+    loaded: int = 0
+    failed: int = 0
+    lost: int = 0
+
+
+async def work(job: SyncJob, *, limit: int = AT_ONCE) -> Retried:
+    """Claim what is due of this flow, and settle it. Killed anywhere, the leases end and the items are due again."""
+    lease = timedelta(seconds=max(job.lease, job.flow.source.timeouts.total.total_seconds() + job.lease))
+    async with job.ledger.transaction() as connection:
+        claimed = await items.claim(connection, job.flow.name, limit=limit, lease=lease, worker=job.worker)
+    if not claimed:
+        return Retried()
+    fetched = await _under_lease(job, claimed, lease)
+    checked = check(job, fetched)
+    result = await job.ledger.patiently(lambda: _settle(job, claimed, checked, lease))
+    log.info("items.retried", flow=job.flow.name, claimed=result.claimed, loaded=result.loaded, failed=result.failed)
+    return result
+
+
+async def _under_lease(job: SyncJob, claimed: Sequence[Claimed], lease: timedelta) -> list[Fetched]:
+    fetching = asyncio.gather(*(_fetch(job, item) for item in claimed))
+    beating = asyncio.ensure_future(_beat(job, claimed, lease))
+    try:
+        return list(await fetching)
+    finally:
+        beating.cancel()
+        await asyncio.gather(beating, return_exceptions=True)
+
+
+async def _beat(job: SyncJob, claimed: Sequence[Claimed], lease: timedelta) -> None:
+    while True:
+        await asyncio.sleep(lease.total_seconds() / 3)
+        async with job.ledger.session() as session:
+            await items.renew(session, job.flow.name, [item.attempt_id for item in claimed], lease)
+
+
+async def _fetch(job: SyncJob, item: Claimed) -> Fetched:
+    """From the source by its key; what can't be fetched singly is read from what the item kept."""
+    if not job.source.has_detail:
+        if item.payload is not None:
+            return Fetched(item.key, item.payload.encode())
+        return Fetched(item.key, None, Transient("The next run reads this record again.", fault="not_listed_yet"))
+    try:
+        return Fetched(item.key, await job.caller(lambda: job.source.record(item.key)))
+    except Gone as error:
+        return Fetched(item.key, None, error)
+    except GateClosedError as error:
+        return Fetched(item.key, None, Transient(error.problem, fault=error.fault))
+    except ConnectorError as error:
+        return Fetched(item.key, None, error)
+
+
+async def _settle(job: SyncJob, claimed: Sequence[Claimed], checked: Checked, lease: timedelta) -> Retried:
+    held_by = {item.key: item for item in claimed}
+    told = await _write_back(job, checked.rows)
+    async with job.ledger.transaction() as connection:
+        # The fence first: it locks the items still ours, so that nothing is loaded on behalf of the others.
+        kept = await items.renew(connection, job.flow.name, [item.attempt_id for item in claimed], lease)
+        mine = {item.key: item for item in claimed if item.attempt_id in kept}
+        deviations = [_judge_again(deviation, held_by) for deviation in checked.deviations if deviation.key in mine]
+        ready = [(row, raw) for row, raw in zip(checked.rows, checked.raws, strict=True) if row.key in mine]
+        released = [d for d in deviations if _was_released(d, mine[d.key])]
+        ready += [(d.row, d.raw) for d in released if d.row is not None and d.raw is not None]
+        deviations = [d for d in deviations if d not in released]
+        rows = [row for row, _ in ready]
+        _, refused = await load_rows(job, connection, rows, [raw for _, raw in ready])
+        bad = {deviation.key for deviation in refused}
+        good = [row.key for row in rows if row.key not in bad and row.key not in told]
+        untold = [told[row.key] for row in rows if row.key in told and row.key not in bad]
+        now = job.clock.now()
+        moves = [Move(ItemEvent.LOAD, key=key, attempt_id=mine[key].attempt_id) for key in good]
+        for deviation in (*deviations, *refused, *untold):
+            item = mine[deviation.key]
+            moves.append(
+                move_of(
+                    job,
+                    deviation,
+                    now,
+                    attempt_id=item.attempt_id,
+                    attempts=item.attempts,
+                    first_failed_at=item.first_failed_at,
+                )
+            )
+        await items.move(connection, job.flow.name, moves, actor=f"worker {job.worker}")
+    return Retried(len(claimed), len(good), len(moves) - len(good), len(claimed) - len(mine))
+
+
+def _judge_again(deviation: Deviation, held_by: dict[str, Claimed]) -> Deviation:
+    """A record the source does not know the second time either is gone: nothing is left to load."""
+    if deviation.fault == Gone.fault and held_by[deviation.key].fault == Gone.fault:
+        problem = "The source listed it and does not know it any more; asked twice."
+        return replace(deviation, event=ItemEvent.REJECT, problem=problem)
+    return deviation
+
+
+def _was_released(deviation: Deviation, item: Claimed) -> bool:
+    return (
+        deviation.event is ItemEvent.REVIEW
+        and item.released_sha256 is not None
+        and item.released_sha256 == deviation.sha256
+    )
+
+
+async def _write_back(job: SyncJob, rows: Sequence[Row]) -> dict[str, Deviation]:
+    """Told before it is settled: the PUT is idempotent, so a crash in between repeats it and loses nothing. Returns what was not taken."""
+    if job.flow.source.write_back is None or not rows:
+        return {}
+
+    async def tell(row: Row) -> Deviation | None:
+        try:
+            await job.caller(lambda: job.source.write_back(row.key, write_back_body(job, row)))
+        except ConnectorError as error:
+            problem = f"Loaded, but the source was not told: {error.problem}"
+            return Deviation(row.key, ItemEvent.FAIL_TEMPORARILY, f"write_back_{error.fault}", problem)
+        return None
+
+    return {deviation.key: deviation for deviation in await asyncio.gather(*map(tell, rows)) if deviation is not None}

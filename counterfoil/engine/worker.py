@@ -1,0 +1,95 @@
+"""What a slice is, and a process that works: it takes slices from the queue, does the upkeep, and gives back what it holds when it stops."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import structlog
+
+from counterfoil.engine import retry, sync
+from counterfoil.engine.job import SyncJob
+from counterfoil.engine.presence import Presence
+from counterfoil.engine.queue import ITEMS, RUN, Queue
+from counterfoil.engine.upkeep.prune import Prune
+from counterfoil.engine.upkeep.rescue import Rescue
+from counterfoil.engine.upkeep.schedule import FireSchedules
+from counterfoil.engine.upkeep.sweep import Sweep
+from counterfoil.flows.flow import SyncFlow
+from counterfoil.ledger import runs
+from counterfoil.ledger.pool import PASSING, Ledger
+from counterfoil.model.clock import Clock
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(slots=True)
+class Worker:
+    """`job_of` gives the one SyncJob of a flow in this process, so that runs and retries share its window."""
+
+    ledger: Ledger
+    clock: Clock
+    flows: Mapping[str, SyncFlow]
+    presence: Presence
+    queue: Queue
+    job_of: Callable[[str], SyncJob]
+    under_way: set[asyncio.Task[Any]] = field(default_factory=set)
+
+    async def run(self, stop: asyncio.Event, *, schedules: bool) -> None:
+        """Work until `stop` is set; then give back what is held, and return."""
+        self.queue.register(RUN, self._run_slice)
+        self.queue.register(ITEMS, self._items_slice)
+        duties = [
+            ("sweep", Sweep(self.ledger, self.queue, self.clock, self.flows.keys())),
+            ("rescue", Rescue(self.ledger, self.flows)),
+            ("prune", Prune(self.ledger)),
+        ]
+        for name, duty in duties:
+            self.queue.schedule(name, duty.every, duty.run_once)  # type: ignore[attr-defined]
+        if schedules:
+            fire = FireSchedules(self.ledger, self.clock)
+            self.queue.schedule("schedule", fire.every, fire.run_once)
+        running = asyncio.create_task(self.queue.run())
+        stopping = asyncio.create_task(stop.wait())
+        log.info("worker.started", worker=self.presence.worker, flows=len(self.flows), schedules=schedules)
+        await asyncio.wait({running, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        self.queue.stop()
+        for task in self.under_way:
+            task.cancel()
+        stopping.cancel()
+        await running
+        log.info("worker.stopped", worker=self.presence.worker)
+
+    async def _run_slice(self, payload: str) -> None:
+        run_id = int(payload.split(":")[0])
+        async with self.ledger.session() as session:
+            row = await runs.get(session, run_id)
+        if row is not None and row["ended_at"] is None:
+            await self._on_flow(row["flow"], lambda job: sync.work(job, run_id))
+
+    async def _items_slice(self, payload: str) -> None:
+        await self._on_flow(payload.split(":")[0], retry.work)
+
+    async def _on_flow(self, name: str, work: Callable[[SyncJob], Coroutine[Any, Any, Any]]) -> None:
+        """Do a slice where this process may work on its flow; else leave it: the sweep asks again."""
+        if name not in self.flows:
+            return
+        async with self.presence.flow(name) as ours:
+            if not ours:
+                return
+            task: asyncio.Task[Any] = asyncio.create_task(work(self.job_of(name)))
+            self.under_way.add(task)
+            try:
+                await task
+            except asyncio.CancelledError:
+                if not task.cancelled():
+                    task.cancel()
+                    raise
+            except PASSING as error:
+                log.warning("slice.database_lost", flow=name, error=type(error).__name__)
+            except Exception:
+                log.exception("slice.failed", flow=name)
+            finally:
+                self.under_way.discard(task)
