@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
 from typing import Any
 from uuid import UUID
 
@@ -48,7 +48,7 @@ class Prepared:
     refused: tuple[RefusedRow, ...]
 
 
-class _BadValue(Exception):  # noqa: N818 - never leaves this module
+class _BadValue(Exception):
     def __init__(self, sqlstate: str, fault: str, problem: str) -> None:
         super().__init__(problem)
         self.sqlstate, self.fault, self.problem = sqlstate, fault, problem
@@ -72,6 +72,8 @@ _TYPES: dict[str, tuple[type, ...]] = {
     "timestamp": (datetime,),
 }
 _INTEGERS = {"int2": 1 << 15, "int4": 1 << 31, "int8": 1 << 63}
+_FLOATS = {"float4": Decimal("3.4028234e38"), "float8": Decimal("1.797693134862315e308")}
+_NUMERIC_END = Decimal("1e131072")  # PostgreSQL holds 131,072 digits before the point
 _NUL_IN_JSON = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
 _JSON = msgspec.json.Encoder(decimal_format="number")
 
@@ -106,7 +108,9 @@ def _out_of_range(limit: Limit) -> _BadValue:
     return _BadValue("22003", "out_of_range", f"Column `{limit.column}`: the number is outside what the column holds.")
 
 
-def _numeric_bound(precision: tuple[int, int]) -> Decimal:
+def _numeric_bound(precision: tuple[int, int] | None) -> Decimal:
+    if precision is None:
+        return _NUMERIC_END
     digits, scale = precision
     # The first number that rounds up to one digit too many.
     return Decimal(10) ** (digits - scale) - Decimal(5).scaleb(-scale - 1)
@@ -114,10 +118,17 @@ def _numeric_bound(precision: tuple[int, int]) -> Decimal:
 
 def _numeric(limit: Limit, value: Decimal | float) -> Decimal:
     number = value if isinstance(value, Decimal) else Decimal(repr(value))
-    if limit.precision and not number.is_nan():
-        if abs(number) >= _numeric_bound(limit.precision):
-            raise _out_of_range(limit)
+    if not number.is_nan() and abs(number) >= _numeric_bound(limit.precision):
+        raise _out_of_range(limit)
     return number
+
+
+def _float(limit: Limit, value: Decimal | float) -> float:
+    finite = Decimal(value).is_finite()
+    # What is too large for the column would silently become infinity, or break the encoder.
+    if finite and abs(Decimal(value)) > _FLOATS[limit.kind]:
+        raise _out_of_range(limit)
+    return float(value)
 
 
 def _uuid(limit: Limit, value: str | UUID) -> UUID:
@@ -140,16 +151,16 @@ def _json(limit: Limit, value: Any) -> str:
 
 
 def _with_zone(limit: Limit, value: datetime) -> datetime:
-    return value if value.tzinfo else value.replace(tzinfo=UTC)
-
-
-def _without_zone(limit: Limit, value: datetime) -> datetime:
     try:
-        return value.astimezone(UTC).replace(tzinfo=None) if value.tzinfo else value
-    except OverflowError:
+        return value.astimezone(UTC) if value.tzinfo else value.replace(tzinfo=UTC)
+    except OverflowError:  # the first or last day of the calendar, and another zone
         raise _BadValue(
             "22008", "out_of_range", f"Column `{limit.column}`: the time is outside what the column holds."
         ) from None
+
+
+def _without_zone(limit: Limit, value: datetime) -> datetime:
+    return _with_zone(limit, value).replace(tzinfo=None)
 
 
 def _same(limit: Limit, value: Any) -> Any:
@@ -159,6 +170,7 @@ def _same(limit: Limit, value: Any) -> Any:
 _ONE: dict[str, Callable[[Limit, Any], Any]] = {
     **dict.fromkeys(("text", "varchar", "bpchar", "citext"), _text),
     **dict.fromkeys(_INTEGERS, _integer),
+    **dict.fromkeys(_FLOATS, _float),
     "numeric": _numeric,
     "uuid": _uuid,
     "json": _json,
@@ -177,13 +189,16 @@ def _clean_text(limit: Limit, values: Sequence[Any]) -> bool:
 
 def _clean_integers(limit: Limit, values: Sequence[Any]) -> bool:
     bound = _INTEGERS[limit.kind]
-    return -bound <= min(values) and max(values) < bound
+    return bool(-bound <= min(values) and max(values) < bound)
 
 
 def _clean_decimals(limit: Limit, values: Sequence[Any]) -> bool:
     if set(map(type, values)) != {Decimal}:
         return False
-    return limit.precision is None or all(map(_numeric_bound(limit.precision).__gt__, map(abs, values)))
+    try:
+        return bool(max(map(abs, values)) < _numeric_bound(limit.precision))
+    except InvalidOperation:  # not a number, which has no place in an order
+        return False
 
 
 # True: every value may go as it is. Kinds that need converting aren't here.
@@ -191,8 +206,8 @@ _CLEAN: dict[str, Callable[[Limit, Sequence[Any]], bool]] = {
     **dict.fromkeys(("text", "varchar", "bpchar", "citext"), _clean_text),
     **dict.fromkeys(_INTEGERS, _clean_integers),
     "numeric": _clean_decimals,
-    "timestamptz": lambda _, values: all(value.tzinfo for value in values),
-    **dict.fromkeys(("bool", "date", "float4", "float8"), lambda _, __: True),
+    "timestamptz": lambda _, values: all(value.tzinfo and 1 < value.year < 9999 for value in values),
+    **dict.fromkeys(("bool", "date"), lambda _, __: True),
 }
 
 

@@ -148,9 +148,13 @@ order by 1
 
 def quoted(name: str) -> str:
     """An SQL identifier, exactly as written. Raises Misconfigured for a name PostgreSQL can't hold whole."""
-    if not name or "\x00" in name or len(name.encode()) > 63:
+    if not _is_name(name):
         raise Misconfigured(f"`{name[:80]}` is no name for a table or column.", "Use 1 to 63 bytes.")
     return '"' + name.replace('"', '""') + '"'
+
+
+def _is_name(name: str) -> bool:
+    return bool(name) and "\x00" not in name and len(name.encode()) <= 63
 
 
 def listed(names: Iterable[str]) -> str:
@@ -237,6 +241,9 @@ def _own_columns(destination: Destination) -> dict[str, str]:
 
 def _declared_faults(destination: Destination, fields: Sequence[FieldSpec]) -> Iterator[str]:
     mapped, own = [spec.column for spec in fields], _own_columns(destination)
+    for name in (destination.schema, destination.table, *mapped, *own.values()):
+        if not _is_name(name):
+            yield f"`{name[:80]}` is no name for a schema, table or column. Use 1 to 63 bytes."
     for column, times in Counter(mapped).items():
         if times > 1:
             yield f"{times} fields of the mapping go into column `{column}`. Give each its own column."

@@ -16,7 +16,7 @@ from counterfoil.flows.flow import Deletes, Destination, FieldSpec
 
 @dataclass(frozen=True, slots=True)
 class LoadSql:
-    """`write*`: ($1 now, $2 first n, $3 last n) → inserted, updated, changed int[], missed int[]."""
+    """`write*`: ($1 now, also where no column takes it; $2 first n, $3 last n) → inserted, updated, changed int[], missed int[]."""
 
     stage: str  # bare name, in pg_temp
     stage_columns: tuple[str, ...]
@@ -42,15 +42,15 @@ delete from {stage};
 
 _WRITE = """
 with changed as (
-  select s.* from {stage} s left join {table} d on {same_key}
-  where s.n between $2 and $3 and ({absent} or {differs})
+  select s.*, {absent} as absent from {stage} s left join {table} d on {same_key}
+  where s.n between $2 and $3 and $1::timestamptz is not null and ({absent} or {differs})
 ), written as (
   insert into {table} as d ({columns}) select {values} from changed order by n
   on conflict ({key}) {action}
-  returning {key_out}, d.xmax = 0 as inserted
+  returning {key_out}, {is_new} as is_new
 )
-select (select count(*) from written where inserted) as inserted,
-       (select count(*) from written where not inserted) as updated,
+select (select count(*) from {new_rows}) as inserted,
+       (select count(*) from {old_rows}) as updated,
        {changed} as changed,
        case when (select count(*) from written) < (select count(*) from changed)
             then array(select c.n from changed c where not exists (select from written w where {written_key})) end as missed
@@ -199,6 +199,11 @@ def _parts(destination: Destination, fields: Sequence[FieldSpec], shape: Shape) 
         else "do nothing"
     )
     deferred = ", ".join(shape.deferred)
+    written_key = " and ".join(f"w.{place} = c.{place}" for _, place in keys)
+    # A row just inserted has no xmax. Rows of a partitioned table don't tell theirs; there the join before the write decides,
+    # which can call a row new that another writer inserted in the same instant.
+    tells = shape.relkind == "r"
+    joined = f"written w join changed c on {written_key} where"
     return {
         "table": table,
         "stage_bare": stage,
@@ -219,7 +224,10 @@ def _parts(destination: Destination, fields: Sequence[FieldSpec], shape: Shape) 
         ),
         "key": listed(destination.key),
         "key_out": ", ".join(f"d.{name} as {place}" for name, place in keys),
-        "written_key": " and ".join(f"w.{place} = c.{place}" for _, place in keys),
+        "written_key": written_key,
+        "is_new": "d.xmax = 0" if tells else "null::boolean",
+        "new_rows": "written where is_new" if tells else f"{joined} c.absent",
+        "old_rows": "written where not is_new" if tells else f"{joined} not c.absent",
         "action": action,
     }
 
