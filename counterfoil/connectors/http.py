@@ -42,7 +42,7 @@ from counterfoil.model.run import Window
 PEEK_BYTES = 64 * 1024  # what `probe` reads of a list
 GOOD_LIST = frozenset({200, 203, 206})  # 206: some servers mark a page of a longer list so
 _LINK = re.compile(r'<([^>]*)>((?:\s*;\s*[^\s=;,]+(?:\s*=\s*(?:"[^"]*"|[^\s";,]*))?)*)')
-_REL = re.compile(r';\s*rel\s*=\s*(?:"([^"]*)"|([^\s";,]*))', re.IGNORECASE)
+_PARAMETER = re.compile(r';\s*([^\s=;,]+)(?:\s*=\s*(?:"([^"]*)"|([^\s";,]*)))?')
 
 
 class HttpSource:
@@ -190,9 +190,9 @@ class HttpSource:
 def next_link(header: str) -> str | None:
     """The target of `rel=next` in a Link header (RFC 8288), or None."""
     for target, parameters in _LINK.findall(header):
-        rel = _REL.search(parameters)
-        if rel and "next" in (rel.group(1) or rel.group(2) or "").lower().split():
-            return str(target)
+        for name, quoted, plain in _PARAMETER.findall(parameters):
+            if name.lower() == "rel" and "next" in (quoted or plain).lower().split():
+                return str(target)
     return None
 
 
