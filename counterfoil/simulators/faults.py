@@ -13,7 +13,7 @@ PASSING = (
     "expired_token", "burst", "throttle", "error500", "error503", "timeout", "disconnect", "truncated", "slow_body",
     "latency", "html", "invalid_json", "error_body", "empty",
 )  # fmt: skip
-LAMBDA_PASSING = ("function_error", "task_timeout", "status500")
+LAMBDA_PASSING = ("function_error", "task_timeout", "status500", "empty_body")
 MARKS = (
     "duplicates",
     "vanish",

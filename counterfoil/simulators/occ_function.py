@@ -6,7 +6,7 @@ It dispatches on `functionName` and asks the core for a list or one application,
 
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 from urllib.error import HTTPError
@@ -82,7 +82,9 @@ def _medium(event: Event, core: Core) -> Result:
     if value is None:
         return _result(400, {"message": "applicationExternalNumber and clientId are required."})
     found = core.application(value[1])
-    return {"statusCode": 200, "body": found} if found else _result(404, {"message": f"Application {value[1]} not found."})
+    return (
+        {"statusCode": 200, "body": found} if found else _result(404, {"message": f"Application {value[1]} not found."})
+    )
 
 
 def spelt(event: Event, spellings: tuple[tuple[str, str], ...]) -> tuple[str, str] | None:
@@ -101,7 +103,7 @@ SPOILT: dict[str | None, Result] = {
     "error_body": {"statusCode": 200, "body": '{"error":{"code":"internal","message":"Something went wrong."}}'},
     "status500": {"statusCode": 500, "body": '{"message":"Internal server error"}'},
     "html": {"statusCode": 200, "body": "<!DOCTYPE html><html><body><h1>Please sign in</h1></body></html>"},
-    "empty": {"statusCode": 200, "body": ""},
+    "empty_body": {"statusCode": 200, "body": ""},
 }
 
 
@@ -135,6 +137,3 @@ def lambda_handler(event: object, context: Any) -> Result:
     custom = getattr(getattr(context, "client_context", None), "custom", None) or {}
     names = Names(os.environ["OCC_BY_DATE"], os.environ["OCC_MEDIUM"])
     return answer(event, HttpCore(os.environ["OCC_CORE"]), names, custom.get("fault"))
-
-
-Handler = Callable[[object, Any], Result]

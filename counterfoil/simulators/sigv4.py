@@ -68,7 +68,9 @@ def verify(request: Signed, known: Credentials, now: float) -> Refusal | None:
 
 def _scope(parts: re.Match[str], known: Credentials) -> Refusal | None:
     if parts["service"] != known.service:
-        return Refusal("InvalidSignatureException", f"Credential should be scoped to correct service: '{known.service}'.")
+        return Refusal(
+            "InvalidSignatureException", f"Credential should be scoped to correct service: '{known.service}'."
+        )
     if parts["region"] != known.region:
         return Refusal(
             "InvalidSignatureException", f"Credential should be scoped to a valid region, not '{parts['region']}'."
@@ -83,7 +85,9 @@ def _time(request: Signed, day: str, now: float) -> Refusal | None:
     except ValueError:
         return Refusal("IncompleteSignatureException", "Date must be in ISO-8601 'basic format'.")
     if stamp[:8] != day:
-        return Refusal("InvalidSignatureException", "Date in Credential scope does not match YYYYMMDD from ISO-8601 version.")
+        return Refusal(
+            "InvalidSignatureException", "Date in Credential scope does not match YYYYMMDD from ISO-8601 version."
+        )
     if abs(now - made) > SKEW:
         words = "Signature expired" if made < now else "Signature not yet current"
         return Refusal("InvalidSignatureException", f"{words}: {stamp} is more than 5 min. from the server's time.")
@@ -99,7 +103,11 @@ def _signature(request: Signed, parts: re.Match[str], known: Credentials) -> Ref
     text = f"{ALGORITHM}\n{request.headers['x-amz-date']}\n{scope}\n{canonical}"
     key = _key(known, parts["day"])
     right = hmac.new(key, text.encode(), hashlib.sha256).hexdigest()
-    return None if hmac.compare_digest(right, parts["signature"]) else Refusal("InvalidSignatureException", WRONG_SIGNATURE)
+    return (
+        None
+        if hmac.compare_digest(right, parts["signature"])
+        else Refusal("InvalidSignatureException", WRONG_SIGNATURE)
+    )
 
 
 def _canonical(request: Signed, signed: list[str]) -> str:
