@@ -14,6 +14,8 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
+from msgspec import Raw
+
 from counterfoil.engine.check import Checked, Deviation, payload_of
 from counterfoil.engine.job import SyncJob
 from counterfoil.flows.rows import Row
@@ -204,12 +206,24 @@ async def load_rows(
 ) -> tuple[Any, list[Deviation]]:
     """Rows into the table; the ones PostgreSQL would not take come back as deviations for a person."""
     wanted = job.flow.source.write_back is not None
-    loaded = await job.table.load(connection, [row.values for row in rows], now=job.clock.now(), want_changed=wanted)
+    values = [row.values for row in rows]
+    if job.mapper.json_at:
+        values = [_with_json(one, job.mapper.json_at) for one in values]
+    loaded = await job.table.load(connection, values, now=job.clock.now(), want_changed=wanted)
     refused = [
         Deviation(rows[bad.index].key, ItemEvent.FAIL, bad.fault, bad.problem, raws[bad.index])
         for bad in loaded.refused
     ]
     return loaded, refused
+
+
+def _with_json(values: tuple[Any, ...], places: tuple[int, ...]) -> tuple[Any, ...]:
+    """json travels as its own text, so that the table gets what the source sent."""
+    out = list(values)
+    for at in places:
+        if out[at] is not None:
+            out[at] = Raw(out[at].encode())
+    return tuple(out)
 
 
 def move_of(

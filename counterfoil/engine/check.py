@@ -1,4 +1,4 @@
-"""Map, validate and judge: each record becomes a row to load, or a deviation that says why not. No IO, no database; one record's fault is its own."""
+"""Map, validate and judge: each record becomes a row to load, or a deviation that says why not. One record's fault is its own. No IO."""
 
 from __future__ import annotations
 

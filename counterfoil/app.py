@@ -1,0 +1,403 @@
+"""FLOOR 6: settings + flows + connectors → a running whole. The only place that picks connectors, reads the environment, opens the ledger.
+
+What the terminal asks for stands here as a few plain calls; how a run goes is the engine's business.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from counterfoil import __version__
+from counterfoil.connectors.registry import build_source
+from counterfoil.connectors.table import Table
+from counterfoil.engine import dry, presence, sync
+from counterfoil.engine.caller import Caller, Gate
+from counterfoil.engine.job import SyncJob
+from counterfoil.engine.progress import DryRun, OnProgress, Progress
+from counterfoil.engine.upkeep.prune import Prune
+from counterfoil.engine.upkeep.schedule import next_fire
+from counterfoil.flows.flow import SyncFlow
+from counterfoil.flows.load import Project, load_project
+from counterfoil.flows.mapping import compile_mapping
+from counterfoil.ledger import flows, migrate, runs
+from counterfoil.ledger.embedded import embedded
+from counterfoil.ledger.pool import APP_ROLE, Ledger, connect
+from counterfoil.model.clock import Clock, SystemClock
+from counterfoil.model.errors import (
+    ConflictError,
+    ConnectorError,
+    InvalidFilesError,
+    NotFoundError,
+    UsageError,
+)
+from counterfoil.model.run import ENDED_RUN, RunCounts, RunState
+from counterfoil.settings import Settings, load_settings
+
+
+@dataclass(frozen=True, slots=True)
+class FlowPlan:
+    """What applying a flow would change, in plain sentences, and what forbids it."""
+
+    flow: str
+    changes: tuple[str, ...]
+    faults: tuple[str, ...]
+
+
+@dataclass(slots=True)
+class App:
+    """A project at work. Open with `open_app`."""
+
+    folder: Path
+    settings: Settings
+    project: Project
+    ledger: Ledger
+    clock: Clock
+    environment: Mapping[str, str]
+    owner_dsn: str
+    dsn: str
+    notes: tuple[str, ...] = ()
+    _jobs: dict[str, SyncJob] = field(default_factory=dict)
+    _gates: dict[str, Gate] = field(default_factory=dict)
+
+    # --- flows ----------------------------------------------------------------------------------------------------
+
+    def flow(self, name: str) -> SyncFlow:
+        """Raises NotFoundError with the known names."""
+        if name not in self.project.flows:
+            known = ", ".join(sorted(self.project.flows)) or "none yet"
+            raise NotFoundError(f"There is no flow `{name}` in {self.folder.name}.", f"Known: {known}.")
+        return self.project.flows[name]
+
+    def table(self, flow: SyncFlow) -> Table:
+        return Table(flow.destination, flow.mapping.fields)
+
+    async def plan(self) -> tuple[FlowPlan, ...]:
+        """What `apply` would change now; changes nothing."""
+        connection = await connect(self.owner_dsn)
+        try:
+            known = {row["name"]: row for row in await flows.list_(connection)}
+            return tuple([await self._plan(connection, flow, known) for flow in self.project.flows.values()])
+        finally:
+            await connection.close()
+
+    async def _plan(self, connection: Any, flow: SyncFlow, known: Mapping[str, Mapping[str, Any]]) -> FlowPlan:
+        changes = [] if flow.name in known else [f"new flow {flow.name}"]
+        was = known.get(flow.name, {}).get("cron")
+        now = flow.schedule.cron if flow.schedule else None
+        if was != now:
+            changes.append(f"schedule {was or 'by hand'} → {now or 'by hand'}")
+        plan = await self.table(flow).plan(connection)
+        return FlowPlan(flow.name, (*changes, *plan.changes), plan.faults)
+
+    async def apply(self, names: Sequence[str] | None = None) -> tuple[FlowPlan, ...]:
+        """Register flows, create or extend their tables, set their schedules. Raises UsageError before anything where a table does not match."""
+        chosen = [self.flow(name) for name in (names if names is not None else sorted(self.project.flows))]
+        connection = await connect(self.owner_dsn)
+        try:
+            known = {row["name"]: row for row in await flows.list_(connection)}
+            plans = tuple([await self._plan(connection, flow, known) for flow in chosen])
+            if faults := [f"{plan.flow}: {fault}" for plan in plans for fault in plan.faults]:
+                raise UsageError(
+                    "A table does not match its flow. " + " ".join(faults), "`counterfoil plan` shows it all."
+                )
+            for flow in chosen:
+                await self._apply(connection, flow)
+        finally:
+            await connection.close()
+        return plans
+
+    async def _apply(self, connection: Any, flow: SyncFlow) -> None:
+        table = self.table(flow)
+        async with connection.transaction():
+            definition = hashlib.sha256(repr(flow).encode()).hexdigest()
+            failure = flow.on_failure
+            await flows.register(
+                connection,
+                flow.name,
+                title=flow.title,
+                owner=failure.owner,
+                case_due=failure.due,
+                definition=definition,
+            )
+            plan = await table.plan(connection)
+            await table.apply(connection, plan)
+
+    async def set_schedules(self) -> None:
+        """Schedules as declared; a flow without one is run by hand only. A changed cron starts anew."""
+        async with self.ledger.transaction() as connection:
+            scheduled = {name: flow.schedule for name, flow in self.project.flows.items() if flow.schedule}
+            for name, schedule in sorted(scheduled.items()):
+                await flows.set_schedule(
+                    connection,
+                    name,
+                    cron=schedule.cron,
+                    timezone=schedule.timezone,
+                    catch_up=schedule.catch_up.value,
+                    next_fire_at=next_fire(schedule.cron, schedule.timezone, self.clock.now()),
+                )
+            await flows.drop_schedules(connection, keep=sorted(scheduled))
+
+    # --- jobs -----------------------------------------------------------------------------------------------------
+
+    def job(self, name: str, worker: int) -> SyncJob:
+        """The one runnable form of a flow in this process: its runs and its retries share window and gate."""
+        if name not in self._jobs:
+            flow = self.flow(name)
+            gate = self._gates.setdefault(_gate_name(flow, self.environment), Gate(_gate_name(flow, self.environment)))
+            self._jobs[name] = SyncJob(
+                flow=flow,
+                source=self.source(flow),
+                mapper=self.mapper(flow),
+                decide=self.project.functions.get(flow.decision) if flow.decision else None,
+                table=self.table(flow),
+                caller=Caller(gate, self.ledger, self.clock, flow.pull, flow.retry),
+                ledger=self.ledger,
+                clock=self.clock,
+                worker=worker,
+                lease=self.settings.worker_lease.total_seconds(),
+            )
+        return self._jobs[name]
+
+    def source(self, flow: SyncFlow) -> Any:
+        most = max(flow.pull.concurrency, flow.pull.adaptive_max or 0)
+        return build_source(
+            flow.source, environment=self.environment, folder=self.folder, concurrency=most, clock=self.clock
+        )
+
+    def mapper(self, flow: SyncFlow) -> Any:
+        function = self.project.functions.get(flow.mapping.function) if flow.mapping.function else None
+        zone = flow.source.watermark.timezone if flow.source.watermark else "UTC"
+        key, changed = flow.source.key, flow.source.changed
+        return compile_mapping(flow.mapping, key_path=key, changed_path=changed, timezone=zone, function=function)
+
+    async def close_sources(self) -> None:
+        for job in self._jobs.values():
+            await job.source.close()
+        self._jobs.clear()
+
+    async def probe(self) -> dict[str, str | ConnectorError]:
+        """Reach each flow's source with our credentials: what answered, or what is wrong."""
+        return {name: await self._probe(flow) for name, flow in sorted(self.project.flows.items())}
+
+    async def _probe(self, flow: SyncFlow) -> str | ConnectorError:
+        try:
+            source = self.source(flow)
+        except ConnectorError as error:
+            return error
+        try:
+            return str(await source.probe())
+        except ConnectorError as error:
+            return error
+        finally:
+            await source.close()
+
+    # --- runs -----------------------------------------------------------------------------------------------------
+
+    async def start_run(
+        self,
+        name: str,
+        *,
+        actor: str,
+        reason: str | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        step: timedelta | None = None,
+    ) -> int:
+        """A new run, due at once. `step`: a backfill from `since` to `until`, window by window. ConflictError where one is open."""
+        self.flow(name)
+        given = since is not None or until is not None
+        first_until = until
+        if step is not None:
+            if since is None:
+                raise UsageError("A backfill by windows needs its start.", "Add --since.")
+            until = until or self.clock.now()
+            first_until = min(since + step, until)
+        async with self.ledger.transaction() as connection:
+            run_id = await runs.create(
+                connection,
+                name,
+                trigger="backfill" if step else "person",
+                actor=actor,
+                reason=reason,
+                since=since,
+                until=first_until,
+                given=given,
+                backfill_until=until if step else None,
+                backfill_step=step,
+            )
+        if run_id is None:
+            raise await self._conflict(name)
+        return run_id
+
+    async def _conflict(self, name: str) -> ConflictError:
+        async with self.ledger.session() as session:
+            row = await runs.get_open(session, name)
+        if row is None:
+            return ConflictError(f"Another run of {name} has just ended.", "Start again.")
+        return ConflictError(
+            f"Run {row['id']} of {name} is {row['state']} since {row['created_at']:%H:%M:%S} UTC; a flow has one run at a time.",
+            f"Go on with it: `counterfoil sync run {name} --follow`; or stop it: `counterfoil sync cancel {name} --reason …`.",
+        )
+
+    async def work(self, run_id: int, *, on_progress: OnProgress | None = None, wait: bool = True) -> Mapping[str, Any]:
+        """Work on a run in this process until it has ended; where another process has it, follow it (and take over if that one dies)."""
+        async with self.ledger.session() as session:
+            first = await runs.get(session, run_id)
+        if first is None:
+            raise NotFoundError(f"There is no run {run_id}.", "`counterfoil sync list` shows them.")
+        async with presence.present(self.dsn, __version__) as here:
+            watching = asyncio.create_task(self._watch(run_id, on_progress)) if on_progress else None
+            try:
+                row = await self._work(first["flow"], run_id, here, wait)
+                await Prune(self.ledger).run_once()
+                return row
+            finally:
+                if watching is not None:
+                    watching.cancel()
+                    await asyncio.gather(watching, return_exceptions=True)
+                await self.close_sources()
+
+    async def _work(self, name: str, run_id: int, here: presence.Presence, wait: bool) -> Mapping[str, Any]:
+        while True:
+            async with here.flow(name) as ours:
+                row = await sync.work(self.job(name, here.worker), run_id) if ours else None
+            if row is None:
+                async with self.ledger.session() as session:
+                    row = await runs.get(session, run_id)
+            assert row is not None
+            if RunState(row["state"]) in ENDED_RUN or not wait:
+                return row
+            pause = (row["next_action_at"] - self.clock.now()).total_seconds() if row["state"] == "queued" else 0.3
+            await self.clock.sleep(min(max(pause, 0.1), 5.0))
+
+    async def _watch(self, run_id: int, on_progress: OnProgress) -> None:
+        """Look at the run four times a second and tell how it goes."""
+        before, rate = (self.clock.monotonic(), 0), 0.0
+        while True:
+            await asyncio.sleep(0.25)
+            async with self.ledger.session() as session:
+                row = await runs.get(session, run_id)
+            if row is None:
+                return
+            counts = runs.counts_of(row)
+            now = self.clock.monotonic()
+            if now - before[0] >= 1:
+                rate = (counts.accounted - before[1]) / (now - before[0])
+                before = (now, counts.accounted)
+            on_progress(self._progress(row, counts, rate))
+
+    def _progress(self, row: Mapping[str, Any], counts: RunCounts, rate: float) -> Progress:
+        job = self._jobs.get(row["flow"])
+        note = (job.caller.note if job else "") or (row["problem"] or "" if row["state"] == "queued" else "")
+        open_keys = max(0, counts.found - counts.accounted)
+        return Progress(row["id"], row["flow"], row["state"], counts, row["list_ended"], open_keys, rate, note)
+
+    async def dry_run(self, name: str, *, since: datetime | None = None, until: datetime | None = None) -> DryRun:
+        """What a run would do now: everything is fetched, checked and tried on the table, and rolled back."""
+        flow = self.flow(name)
+        connection = await connect(self.owner_dsn)
+        try:
+            plan = await self.table(flow).plan(connection)
+            if plan.faults:
+                raise UsageError(" ".join(plan.faults), "`counterfoil plan` shows it all.")
+            job = self.job(name, worker=0)
+            found = await dry.run(job, connection, plan.statements, since=since, until=until)
+            return DryRun(found.counts, found.faults, plan.changes)
+        finally:
+            await connection.close()
+            await self.close_sources()
+
+    # --- worker ---------------------------------------------------------------------------------------------------
+
+    async def run_worker(self, *, schedules: bool, stop: asyncio.Event) -> None:
+        """Work until `stop` is set. `schedules`: this process fires them too (any number of processes may)."""
+        from counterfoil.engine.queue import Queue, install  # the queue engine is heavy: only a worker needs it
+        from counterfoil.engine.worker import Worker
+
+        owner = await connect(self.owner_dsn)
+        try:
+            await install(owner)
+        finally:
+            await owner.close()
+        await self.apply()
+        if schedules:
+            await self.set_schedules()
+        async with presence.present(self.dsn, __version__) as here:
+            queue = Queue(self.dsn, concurrent=self.settings.worker_slices)
+            job_of: Callable[[str], SyncJob] = lambda name: self.job(name, here.worker)  # noqa: E731
+            worker = Worker(self.ledger, self.clock, self.project.flows, here, queue, job_of)
+            try:
+                await worker.run(stop, schedules=schedules)
+            finally:
+                await self.close_sources()
+
+
+def _gate_name(flow: SyncFlow, environment: Mapping[str, str]) -> str:
+    """One gate for each source: flows that call the same address share it."""
+    address = flow.source.url or flow.source.auth.values.get("region", "")
+    return f"{flow.source.connector}:{address or flow.name}"[:200]
+
+
+@asynccontextmanager
+async def open_app(
+    folder: Path,
+    *,
+    environment: Mapping[str, str] | None = None,
+    clock: Clock | None = None,
+    need_flows: bool = True,
+    migrated: bool = True,
+) -> AsyncIterator[App]:
+    """Open a project: settings, flows, database. An embedded database is started (or joined), and migrated by itself.
+
+    Raises InvalidFilesError with every fault of every file when `need_flows`; UnhealthyError where the database can't be reached;
+    ConflictError where an external database is not migrated and `migrated` is asked for.
+    """
+    environment = os.environ if environment is None else environment
+    settings = load_settings(folder, environment)
+    project = load_project(folder)
+    if need_flows and project.faults:
+        raise InvalidFilesError(project.faults)
+    async with AsyncExitStack() as stack:
+        dsn, owner_dsn, notes = settings.dsn, settings.owner_dsn or settings.dsn, ()
+        if dsn is None:
+            server = await stack.enter_async_context(_embedded(folder, settings))
+            dsn = owner_dsn = server.dsn
+            notes = server.notes
+        assert owner_dsn is not None
+        await _migrate(owner_dsn, by_itself=settings.dsn is None, needed=migrated)
+        ledger = await Ledger.open(dsn, role=APP_ROLE if migrated else None)
+        stack.push_async_callback(ledger.close)
+        yield App(folder, settings, project, ledger, clock or SystemClock(), environment, owner_dsn, dsn, notes)
+
+
+@asynccontextmanager
+async def _embedded(folder: Path, settings: Settings) -> AsyncIterator[Any]:
+    """The launcher waits for processes and files: it does so beside the loop."""
+    manager = embedded(folder / settings.data_dir, durable=settings.durable)
+    server = await asyncio.to_thread(manager.__enter__)
+    try:
+        yield server
+    finally:
+        await asyncio.to_thread(manager.__exit__, None, None, None)
+
+
+async def _migrate(owner_dsn: str, *, by_itself: bool, needed: bool) -> None:
+    connection = await connect(owner_dsn)
+    try:
+        if by_itself:
+            await migrate.migrate(connection)
+        elif needed and (todo := await migrate.pending(connection)):
+            raise ConflictError(
+                f"The database lacks {len(todo)} migration{'s' * (len(todo) != 1)} of this release.",
+                "Run `counterfoil migrate`.",
+            )
+    finally:
+        await connection.close()
