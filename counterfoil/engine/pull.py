@@ -169,7 +169,7 @@ class Pull:
         pump = asyncio.create_task(self._pump(gathering))
         try:
             while True:
-                batch = await gathering.take(self.job.flow.pull.chunk_seconds)
+                batch = await gathering.take(0 if pump.done() else self.job.flow.pull.chunk_seconds)
                 if batch.fetched:
                     yield batch
                 elif pump.done():
