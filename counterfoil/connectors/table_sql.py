@@ -63,8 +63,8 @@ _STILL_DIFFERENT = """
 select s.n from {stage} s left join {table} d on {same_key} where s.n = any($1::int[]) and ({absent} or {differs})
 """
 
-# Two functions of the session: one range, and the loop that tries blocks, then single rows. An error that is not the data's
-# goes through as it is.
+# Two functions of the session: one range, and the loop that tries blocks and cuts what is refused, down to single rows.
+# An error that is not the data's goes through as it is.
 _SALVAGE_BEGIN = """
 create index if not exists {stage_index} on {stage} (n);
 analyze {stage};
@@ -94,7 +94,7 @@ begin
       if left(state, 2) not in ('22', '23', '44') and state not in ('P0001', '21000') then
         raise;
       elsif low < high then
-        return query select * from pg_temp.{salvage_name}(p_now, low, high, 1);
+        return query select * from pg_temp.{salvage_name}(p_now, low, high, greatest(1, p_block / 4));
       else
         return next;
       end if;

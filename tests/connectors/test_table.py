@@ -286,6 +286,17 @@ async def test_without_the_app_role_nothing_is_granted(conn: Any, schema: str) -
     assert "enable row level security" in " ".join(plan.statements)
 
 
+async def test_two_hosts_make_the_same_table_at_once(schema: str, dsn: str) -> None:
+    hosts = [await asyncpg.connect(dsn) for _ in range(3)]
+    tables = [Table(to(schema, indexes=(("name",),), row_security=True), THREE) for _ in hosts]
+    plans = [await table.plan(host) for table, host in zip(tables, hosts, strict=True)]
+    assert all(plan.statements for plan in plans)
+    await asyncio.gather(*(table.apply(host, plan) for table, host, plan in zip(tables, hosts, plans, strict=True)))
+    assert (await tables[0].plan(hosts[0])).statements == ()
+    for host in hosts:
+        await host.close()
+
+
 # --- load -------------------------------------------------------------------------------------------------------
 
 
@@ -534,17 +545,17 @@ async def test_only_the_bad_rows_of_a_chunk_are_refused(conn: Any, guarded: Tabl
     if where == "copy":
         schema = guarded.destination.schema
         table = await made(conn, to(schema, "raw"), (ID, NAME, field("score", FieldType.JSON)))
-    for place in range(2):
+    for turn in range(2):
         rows: list[tuple[Any, ...]] = []
         for i in range(200):
             if where == "check":
-                rows.append((f"{i:04d}", f"n{i}-{place}", -1 if i in bad else 1, None, None))
+                rows.append((f"{i:04d}", f"n{i}-{turn}", -1 if i in bad else 1, None, None))
             else:
-                rows.append((f"{i:04d}", f"n{i}-{place}", msgspec.Raw(b"{") if i in bad else {}))
+                rows.append((f"{i:04d}", f"n{i}-{turn}", msgspec.Raw(b"{") if i in bad else {}))
         loaded = await load(conn, table, rows, changed=True)
         assert {row.index for row in loaded.refused} == bad
         good = 200 - len(bad)
-        assert counts(loaded) == ((good, 0, 0, len(bad)) if place == 0 else (0, good, 0, len(bad)))
+        assert counts(loaded) == ((good, 0, 0, len(bad)) if turn == 0 else (0, good, 0, len(bad)))
         assert set(loaded.changed_indexes) == set(range(200)) - bad
 
 
