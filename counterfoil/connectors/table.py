@@ -76,57 +76,59 @@ class Table:
         self.fields = tuple(fields)
         self._known: tuple[Shape, LoadSql] | None = None
 
-    async def plan(self, conn: Any) -> TablePlan:
+    async def plan(self, connection: Any) -> TablePlan:
         """What must change before the first record, and what must be refused. Changes nothing."""
-        return await make_plan(conn, self.destination, self.fields)
+        return await make_plan(connection, self.destination, self.fields)
 
-    async def apply(self, conn: Any, plan: TablePlan) -> None:
+    async def apply(self, connection: Any, plan: TablePlan) -> None:
         """Run the plan's statements, all or none. Each is safe to repeat. Raises Misconfigured where the plan has faults."""
         if plan.faults:
             raise Misconfigured(" ".join(plan.faults), "Run `counterfoil plan` after the correction.")
         self._known = None
-        async with conn.transaction():
+        async with connection.transaction():
             # Two hosts starting at once: `if not exists` alone doesn't keep two `create table` apart.
-            await conn.execute("select pg_advisory_xact_lock(hashtextextended($1, 0))", table_name(self.destination))
+            await connection.execute(
+                "select pg_advisory_xact_lock(hashtextextended($1, 0))", table_name(self.destination)
+            )
             for statement in plan.statements:
-                await conn.execute(statement)
+                await connection.execute(statement)
 
-    async def precheck(self, conn: Any, rows: Sequence[Row]) -> list[RefusedRow]:
+    async def precheck(self, connection: Any, rows: Sequence[Row]) -> list[RefusedRow]:
         """The rows that are known to be refused without asking PostgreSQL (types, lengths, ranges, empty values)."""
-        shape, _ = await self._shape(conn)
+        shape, _ = await self._shape(connection)
         return list(prepare(self._limits(shape), rows).refused)
 
-    async def load(self, conn: Any, rows: Sequence[Row], *, now: datetime, want_changed: bool = False) -> Loaded:
+    async def load(self, connection: Any, rows: Sequence[Row], *, now: datetime, want_changed: bool = False) -> Loaded:
         """Insert what is new, update what differs, leave the rest alone; refuse what the table can't hold.
 
         `rows` have one value per field, in their order: str, int, Decimal, bool, date, datetime; for json anything that JSON
         can say, or `msgspec.Raw`. Of rows with one key the last counts, the others are `unchanged`. Needs an open
         transaction, which stays usable. Raises asyncpg's own errors for everything that is not a row's fault.
         """
-        if not conn.is_in_transaction():
+        if not connection.is_in_transaction():
             raise UsageError(
                 "Table.load was called outside a transaction.", "Begin one: rows and accounts commit together."
             )
         if not rows:
             return Loaded()
         try:
-            return await self._load(conn, rows, now, want_changed)
+            return await self._load(connection, rows, now, want_changed)
         except Exception:
             self._known = None  # perhaps somebody altered the table: look again the next time
             raise
 
-    async def _load(self, conn: Any, rows: Sequence[Row], now: datetime, want_changed: bool) -> Loaded:
-        shape, sql = await self._shape(conn)
+    async def _load(self, connection: Any, rows: Sequence[Row], now: datetime, want_changed: bool) -> Loaded:
+        shape, sql = await self._shape(connection)
         prepared = prepare(self._limits(shape), rows)
         order = self._order(prepared.rows, {row.index for row in prepared.refused})
         tally = _Tally(changed=[] if want_changed else None, refused={})
         if order:
-            await conn.execute(sql.begin)
-            await _stage(conn, sql, [(n, *prepared.rows[index]) for n, index in enumerate(order)], tally)
-            await _write(conn, sql, shape, now, len(order), tally)
+            await connection.execute(sql.begin)
+            await _stage(connection, sql, [(n, *prepared.rows[index]) for n, index in enumerate(order)], tally)
+            await _write(connection, sql, shape, now, len(order), tally)
         return _sum(len(rows), order, prepared.refused, tally)
 
-    async def soft_delete(self, conn: Any, run_id: int, now: datetime) -> int:
+    async def soft_delete(self, connection: Any, run_id: int, *, now: datetime) -> int:
         """Mark the rows whose key is not among the keys of a complete listing; returns how many.
 
         An empty listing marks nothing. Raises Misconfigured when no key of the listing is in the table although both have
@@ -136,8 +138,8 @@ class Table:
             raise UsageError(
                 f"{self.destination.qualified} has no soft deletes.", "Declare `deletes: {soft: deleted_at}`."
             )
-        _, sql = await self._shape(conn)
-        found = await (await conn.prepare(sql.overlap)).fetchrow(run_id)
+        _, sql = await self._shape(connection)
+        found = await (await connection.prepare(sql.overlap)).fetchrow(run_id)
         if not found["listed"] or not found["held"]:
             return 0
         if not found["common"]:
@@ -145,11 +147,11 @@ class Table:
                 f"No key of the complete listing stands in {self.destination.qualified}; nothing was marked as deleted.",
                 f"Map the source's key, as it is, to column `{self.destination.key[0]}`.",
             )
-        return int(await (await conn.prepare(sql.soft_delete)).fetchval(run_id, now))
+        return int(await (await connection.prepare(sql.soft_delete)).fetchval(run_id, now))
 
-    async def _shape(self, conn: Any) -> tuple[Shape, LoadSql]:
+    async def _shape(self, connection: Any) -> tuple[Shape, LoadSql]:
         if self._known is None:
-            shape = await read_shape(conn, self.destination)
+            shape = await read_shape(connection, self.destination)
             missing = [spec.column for spec in self.fields if shape is None or spec.column not in shape.columns]
             if shape is None or missing:
                 what = f"no column `{missing[0]}`" if shape else "not there"
@@ -274,7 +276,7 @@ def _refusal(index: int, state: str, constraint: str | None, column: str | None)
     fault, sentence = _WORDS.get(state, ("refused", "The database refuses the record."))
     names = [f"constraint `{constraint}`"] * bool(constraint) + [f"column `{column}`"] * bool(column)
     problem = f"{sentence[:-1]} ({', '.join(names)})." if names else sentence
-    return RefusedRow(index, state, f"{fault}:{constraint or column}" if constraint or column else fault, problem)
+    return RefusedRow(index, f"{fault}:{constraint or column}" if constraint or column else fault, problem, state)
 
 
 def _sum(given: int, order: list[int], prechecked: Sequence[RefusedRow], tally: _Tally) -> Loaded:

@@ -16,17 +16,16 @@ from uuid import UUID
 
 import msgspec
 
+from counterfoil.model import ports
+
 Row = tuple[Any, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class RefusedRow:
+class RefusedRow(ports.RefusedRow):
     """A row that the table can't hold. `problem` names column or constraint and never a value; `fault` is a short stable word."""
 
-    index: int  # in the rows given
-    sqlstate: str
-    fault: str
-    problem: str
+    sqlstate: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,7 +238,7 @@ def _walk(limit: Limit, values: Sequence[Any], refused: dict[int, RefusedRow]) -
         try:
             yield _one(limit, value)
         except _BadValue as bad:
-            refused.setdefault(index, RefusedRow(index, bad.sqlstate, bad.fault, bad.problem))
+            refused.setdefault(index, RefusedRow(index, bad.fault, bad.problem, bad.sqlstate))
             yield None
 
 

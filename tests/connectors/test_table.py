@@ -266,7 +266,7 @@ async def test_the_app_role_may_load_and_nothing_else(conn: Any, schema: str, ds
         assert counts(await load(app, table, [("a", "y", 1)])) == (0, 1, 0, 0)
         await conn.execute("insert into counterfoil.run_key values (77, 'a') on conflict do nothing")
         async with app.transaction():
-            assert await table.soft_delete(app, 77, LATER) == 0
+            assert await table.soft_delete(app, 77, now=LATER) == 0
         for forbidden in ("delete from", "truncate", "drop table"):
             with pytest.raises(asyncpg.InsufficientPrivilegeError):
                 await app.execute(f"{forbidden} {schema}.people")
@@ -625,10 +625,10 @@ async def test_soft_delete_marks_what_a_complete_listing_lacks_and_load_brings_i
     table = await made(conn, to(schema, deletes=Deletes.SOFT, deleted_column="gone", updated_column="u"))
     await load(conn, table, [(key, "x", 1) for key in "abcd"])
     run = next(SCHEMAS) + 1_000_000
-    assert await table.soft_delete(conn, run, LATER) == 0  # an empty listing
+    assert await table.soft_delete(conn, run, now=LATER) == 0  # an empty listing
     await conn.execute("insert into counterfoil.run_key values ($1, 'a'), ($1, 'b'), ($1, 'zz')", run)
-    assert await table.soft_delete(conn, run, LATER) == 2
-    assert await table.soft_delete(conn, run, LATER) == 0
+    assert await table.soft_delete(conn, run, now=LATER) == 2
+    assert await table.soft_delete(conn, run, now=LATER) == 0
     assert [
         tuple(r) for r in await conn.fetch(f"select id, u from {schema}.people where gone = $1 order by id", LATER)
     ] == [("c", LATER), ("d", LATER)]
@@ -636,7 +636,7 @@ async def test_soft_delete_marks_what_a_complete_listing_lacks_and_load_brings_i
     assert await conn.fetchval(f"select count(*) from {schema}.people where gone is null") == 3
     await conn.execute("insert into counterfoil.run_key values ($1, 'A')", run + 1)
     with pytest.raises(Misconfigured, match="No key of the complete listing"):
-        await table.soft_delete(conn, run + 1, LATER)
+        await table.soft_delete(conn, run + 1, now=LATER)
 
 
 KEYS = st.one_of(st.none(), st.sampled_from(["a", "b", "c", "d", "A", "a ", "é"]))
