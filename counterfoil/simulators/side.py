@@ -36,7 +36,7 @@ class Side:
         faults.set(parse_faults(options.faults))
         clock = _clock(options.now)
         store = Store(shape)
-        store.load(rows, clock(), options.changed_over)
+        store.load(rows, clock() if options.now is None else options.now, options.changed_over)
         side = cls(options, store, faults, Record.of(len(store)), clock)
         store.spoil, store.before_change = side._spoil, side._before_change
         if faults.rates:

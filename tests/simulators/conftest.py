@@ -14,6 +14,7 @@ import pytest
 from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
+from yarl import URL
 
 from counterfoil.simulators import customer_api, occ_lambda
 from counterfoil.simulators.side import Side
@@ -49,8 +50,11 @@ class Rest:
 
     async def call(self, method: str, path: str = "/api/v1/data", **more: Any) -> Answer:
         """One request with the bearer token unless headers are given; waits 1 s at most."""
-        more = {"headers": {"Authorization": "Bearer simulator-token"}, "timeout": aiohttp.ClientTimeout(total=1)} | more
-        async with self.session.request(method, self.sim.url + path, **more) as reply:
+        more = {
+            "headers": {"Authorization": "Bearer simulator-token"},
+            "timeout": aiohttp.ClientTimeout(total=1),
+        } | more
+        async with self.session.request(method, URL(self.sim.url + path, encoded=True), **more) as reply:
             return Answer(reply.status, reply.headers, await reply.read())
 
     async def get(self, path: str = "", **query: Any) -> Answer:
@@ -77,11 +81,15 @@ class Occ(Rest):
         request = AWSRequest("POST", url, data=body, headers=signing.get("headers", {}))
         keys = Credentials(signing.get("access", "AKIDSIMULATOR"), signing.get("secret", "simulator-secret"))
         SigV4Auth(keys, signing.get("service", "lambda"), signing.get("region", "ap-southeast-2")).add_auth(request)
-        return await self.call("POST", INVOKE.format(name), data=signing.get("sent", body), headers=dict(request.headers))
+        return await self.call(
+            "POST", INVOKE.format(name), data=signing.get("sent", body), headers=dict(request.headers)
+        )
 
     async def listed(self, since: str = "2000-01-01") -> Answer:
         """The list of what changed since a date."""
-        return await self.invoke({"functionName": "applications-by-date", "changedDatSince": since, "clientId": "0000000001"})
+        return await self.invoke(
+            {"functionName": "applications-by-date", "changedDatSince": since, "clientId": "0000000001"}
+        )
 
     async def medium(self, number: str) -> Answer:
         """One application."""

@@ -135,7 +135,9 @@ async def test_csv_rows_are_served_as_they_stand_duplicates_too(rest: Any, tmp_p
     ("name", "text", "said"),
     [("a.jsonl", '{"id":1}\n{"id":', "a.jsonl:2"), ("a.jsonl", "[1]", "a.jsonl:1"), ("a.csv", "x\n1\n", "--key")],
 )
-async def test_data_that_cannot_be_served_is_refused_in_words(rest: Any, tmp_path: Path, name: str, text: str, said: str) -> None:
+async def test_data_that_cannot_be_served_is_refused_in_words(
+    rest: Any, tmp_path: Path, name: str, text: str, said: str
+) -> None:
     (tmp_path / name).write_text(text)
     with pytest.raises(ValueError, match=said):
         async with rest(data=str(tmp_path / name), key="id"):
@@ -388,6 +390,10 @@ async def test_its_own_customers_are_the_same_each_time_and_some_are_bad() -> No
     rows = list(samples.customers())
     assert rows == list(samples.customers())
     scores = [row["quality_score"] for row in rows if isinstance(row["quality_score"], int)]
-    bands = [sum(score >= 80 for score in scores), sum(50 <= score < 80 for score in scores), sum(score < 50 for score in scores)]
+    bands = [
+        sum(score >= 80 for score in scores),
+        sum(50 <= score < 80 for score in scores),
+        sum(score < 50 for score in scores),
+    ]
     assert min(bands) > 20
     assert all(rows[number - 1].items() >= bad.items() for number, bad in samples.BAD_CUSTOMERS.items())

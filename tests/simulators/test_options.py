@@ -11,7 +11,8 @@ REFERENCE = Path(__file__).parents[2] / "docs/reference/simulators.md"
 
 
 @pytest.mark.parametrize(
-    ("text", "seconds"), [("150ms", 0.15), ("2s", 2), ("5min", 300), ("1h", 3600), ("5d", 432000), ("3", 3), ("0.5s", 0.5)]
+    ("text", "seconds"),
+    [("150ms", 0.15), ("2s", 2), ("5min", 300), ("1h", 3600), ("5d", 432000), ("3", 3), ("0.5s", 0.5)],
 )
 def test_duration(text: str, seconds: float) -> None:
     assert options.duration(text) == pytest.approx(seconds)
@@ -35,7 +36,12 @@ def test_span_and_limit_and_instant() -> None:
 def test_the_command_line_gives_the_settings() -> None:
     told = ["--port", "8001", "--fault", "html=0.1", "--fault", "vanish", "--latency", "50-150ms", "--limit", "60/min"]
     given = options.from_arguments(customer_api.Options, [*told, "--with-parent"], "")
-    assert (given.port, given.faults, given.limit, given.with_parent) == (8001, ("html=0.1", "vanish"), (60, 60.0), True)
+    assert (given.port, given.faults, given.limit, given.with_parent) == (
+        8001,
+        ("html=0.1", "vanish"),
+        (60, 60.0),
+        True,
+    )
     assert given.latency == pytest.approx((0.05, 0.15))
     assert options.from_arguments(occ_lambda.Options, [], "") == occ_lambda.Options()
 
