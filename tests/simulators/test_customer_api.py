@@ -349,7 +349,14 @@ async def test_bad_rows_stay_bad_also_when_changed_and_mend_when_told(rest: Any,
         second = [row["external_id"] for row in (await api.get()).json["data"] if bad(row)]
         assert 4 < len(first) < 25
         assert first == second
+        since = max(row["updated_at"] for row in api.sim.truth().values())
         await api.control("/faults", **{name: 0})
+        mended = [row["external_id"] for row in (await api.get(updated_since=since)).json["data"]]
+        assert set(first) <= set(mended)
+        assert {row["served"] for row in map(json.loads, (await api.control("/record/served")).body.splitlines())} == {
+            2,
+            3,
+        }
         assert [row for row in (await api.get()).json["data"] if bad(row)] == []
 
 

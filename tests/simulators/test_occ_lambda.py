@@ -67,6 +67,7 @@ async def test_what_the_function_does_not_know(occ: Any) -> None:
         assert (await side.invoke({"functionName": "application-medium"})).json["statusCode"] == 400
         for event in ({"functionName": "other"}, {}, [1], "text"):
             assert (await side.invoke(event)).json["statusCode"] == 400
+        assert (await side.invoke({}, body=b"")).json["statusCode"] == 400
 
 
 async def test_a_date_means_midnight_in_the_sources_zone(occ: Any) -> None:
