@@ -121,12 +121,12 @@ class Front:
         found = PATH.fullmatch(path)
         if not found or request.method != "POST":
             return _error(404, "UnknownOperationException", f"Unable to determine operation of {request.method} {path}")
-        body = await request.read()
+        sent = await request.read()
         headers = {name.lower(): value for name, value in request.headers.items()}
-        refusal = verify(Signed("POST", path, query, headers, body), self.known, time.time())
+        refusal = verify(Signed("POST", path, query, headers, sent), self.known, time.time())
         if refusal:
             return _error(403, refusal.kind, refusal.message)
-        return self._function(unquote(found[1])) or self._call(request, body)
+        return self._function(unquote(found[1])) or self._call(request, sent or b"{}")
 
     def _function(self, called: str) -> Reply | None:
         name = called.rpartition("function:")[2].partition(":")[0]
@@ -140,7 +140,7 @@ class Front:
             words = f"Request must be smaller than {REQUEST_LIMIT} bytes for the InvokeFunction operation"
             return _error(413, "RequestTooLargeException", words, Type="User")
         try:
-            event = json.loads(body or b"{}")
+            event = json.loads(body)
         except ValueError as error:
             words = f"Could not parse request body into json: {error}"
             return _error(400, "InvalidRequestContentException", words, Type="User")

@@ -83,13 +83,14 @@ class Runtimes:
         """One request of a child: next, response, error, or a question to the core. Children differ by their path prefix."""
         _, child, rest = request.path.split("/", 2)
         if f"/{rest}" == f"{API}/invocation/next":
-            return await self._next(child)
+            return await self.next_for(child)
         if rest.startswith("core/"):
             return self._core(request)
         request_id, _, kind = rest.removeprefix(f"{API[1:]}/invocation/").partition("/")
         return self._settle(request_id, Outcome(await request.read(), failed=kind == "error"))
 
-    async def _next(self, child: str) -> web.StreamResponse:
+    async def next_for(self, child: str) -> web.Response:
+        """The next invocation for a child, when there is one; it holds it until it posts an outcome or dies."""
         call = await self.waiting.get()
         while call.outcome.done():
             call = await self.waiting.get()

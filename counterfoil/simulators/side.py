@@ -36,7 +36,7 @@ class Side:
         faults.set(parse_faults(options.faults))
         clock = _clock(options.now)
         store = Store(shape)
-        store.load(rows, clock(), options.changed_over)
+        store.load(rows, clock() if options.now is None else options.now, options.changed_over)
         side = cls(options, store, faults, Record.of(len(store)), clock)
         store.spoil, store.before_change = side._spoil, side._before_change
         if faults.rates:
@@ -57,9 +57,10 @@ class Side:
         return [self.store.keys[position] for position in chosen]
 
     def set_faults(self, changes: dict[str, object]) -> None:
-        """Change faults while it runs. ValueError when a name or a rate is not known; then nothing changes."""
+        """Change faults while it runs; rows that turn bad or sound change now. ValueError on an unknown name or rate."""
         self.faults.set(changes)
-        self.store.respoil()
+        if not SPOILERS.keys().isdisjoint(changes):
+            self.store.respoil(self.clock())
 
     def find(self, key: str) -> int | None:
         """Position of a record for a detail; None when unknown, gone, or when the fault `vanish` lies on it."""

@@ -145,31 +145,34 @@ class Store:
             return b",".join([raw[:-1] + stamp for raw, stamp in zip(self.raw[cut], self.stamps[cut], strict=True)])
         return b",".join([self.raw[position][:-1] + self.stamps[position] for position in positions])
 
-    def respoil(self) -> None:
-        """Apply the bad-row faults now in force to every row, and undo those that are no more."""
-        for position, raw in self.sound.items():
-            self.raw[position] = raw
-        self.sound.clear()
+    def respoil(self, at: float | None = None) -> None:
+        """Apply the bad-row faults now in force, mend the rows that are bad no more. With `at` such a row counts as changed."""
         for position in range(len(self.keys)):
-            self._spoil_one(position)
+            sound = self.sound.get(position, self.raw[position])
+            bad = self.spoil(self.keys[position], sound)
+            if (sound if bad is None else bad) != self.raw[position]:
+                self._put(position, sound, at)
         self.generation += 1
-
-    def _spoil_one(self, position: int) -> None:
-        bad = self.spoil(self.keys[position], self.raw[position])
-        if bad is not None:
-            self.sound[position], self.raw[position] = self.raw[position], bad
 
     def touch(self, position: int, at: float) -> None:
         """Change one record: a new version, a later changed-at, another value in the field that changes touch."""
-        self.before_change(position)
-        row = json.loads(self.sound.pop(position, self.raw[position]))
-        self.versions[position] += 1
-        self.changed[position] = max(int(at * MICRO), self.changed[position] + 1)
-        self.stamps[position] = self._stamp(self.changed[position])
-        self._rename(row, self.shape.change_field or _name_like(row, self.shape.key_field), self.versions[position])
-        self.raw[position] = encode(row)
-        self._spoil_one(position)
+        row = json.loads(self.sound.get(position, self.raw[position]))
+        name = self.shape.change_field or _name_like(row, self.shape.key_field)
+        self._rename(row, name, self.versions[position] + 1)
+        self._put(position, encode(row), at)
         self.generation += 1
+
+    def _put(self, position: int, sound: bytes, at: float | None) -> None:
+        if at is not None:
+            self.before_change(position)
+            self.versions[position] += 1
+            self.changed[position] = max(int(at * MICRO), self.changed[position] + 1)
+            self.stamps[position] = self._stamp(self.changed[position])
+        bad = self.spoil(self.keys[position], sound)
+        self.raw[position] = sound if bad is None else bad
+        self.sound.pop(position, None)
+        if bad is not None:
+            self.sound[position] = sound
 
     def _rename(self, row: Row, name: str, version: int) -> None:
         text = "" if row.get(name) is None else str(row[name])
