@@ -167,9 +167,10 @@ class LambdaSource:
         try:
             envelope = _ENVELOPE.decode(payload)
         except (msgspec.DecodeError, RecursionError):
-            return payload  # a plain list, or nothing readable: the reader of the body says what it is
-        if envelope.statusCode is None:
+            # A plain list, null, or nothing readable: the reader of the body says what it is.
             return b"" if payload.strip() == b"null" else payload
+        if envelope.statusCode is None:
+            return payload
         if str(envelope.statusCode) != "200":
             raise self._answered_error(envelope, function)
         body = bytes(envelope.body)

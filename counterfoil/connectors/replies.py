@@ -193,7 +193,16 @@ def _lenient(body: bytes, place: str, content_type: str, error: Exception) -> An
     try:
         return json.loads(body.decode("utf-8-sig"), parse_float=Decimal, parse_constant=_Constant)
     except (ValueError, RecursionError):
-        raise _not_json(place, error) from error
+        raise _not_json(place, _syntax_error(body) or error) from error
+
+
+def _syntax_error(body: bytes) -> Exception | None:
+    """What is wrong with the JSON itself: `error` may only say that its first value is of another type than declared."""
+    try:
+        msgspec.json.decode(body, type=msgspec.Raw)
+    except _UNREAD as error:
+        return error
+    return None
 
 
 def _not_json(place: str, error: Exception) -> Transient:
