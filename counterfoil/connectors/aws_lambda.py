@@ -140,7 +140,7 @@ class LambdaSource:
         if spec.list.paging.style not in (PagingStyle.NONE, PagingStyle.CURSOR):
             raise Misconfigured("A source of kind aws_lambda pages by cursor only.", "Use `style: cursor` or none.")
         self._reader = ListReader(spec.list.items, spec.list.paging.next_at, limits.record_bytes)
-        self._record = RecordReader(spec.detail.record if spec.detail else "")
+        self._record = RecordReader(spec.detail.record if spec.detail else "", spec.key)
         self._list = _function(
             endpoint, spec.list.function, spec.list.payload, environment, limits.page_bytes, "page_bytes", gone=False
         )

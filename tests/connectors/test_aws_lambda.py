@@ -127,6 +127,7 @@ FAILURES: dict[str, tuple[Answer, type[ConnectorError], str]] = {
     "cut payload": (Answer(b'{"statusCode": 200, "bo'), Transient, "truncated"),
     "inner 500": (answered({"error": "s3cret"}, 500), Transient, "http_500"),
     "inner 500 as text": (answered({}, "500"), Transient, "http_500"),
+    "error body": (answered({"error": {"code": "s3cret"}}), Transient, "unexpected_body"),
     "inner 400": (answered({}, 400), Refused, "http_400"),
     "inner 401": (answered({}, 401), Transient, "unauthorised"),
     "inner 429": (answered({}, 429), Throttled, "throttled"),
