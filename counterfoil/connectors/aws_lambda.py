@@ -140,7 +140,7 @@ class LambdaSource:
         if spec.list.paging.style not in (PagingStyle.NONE, PagingStyle.CURSOR):
             raise Misconfigured("A source of kind aws_lambda pages by cursor only.", "Use `style: cursor` or none.")
         self._reader = ListReader(spec.list.items, spec.list.paging.next_at, limits.record_bytes)
-        self._record = RecordReader(spec.detail.record if spec.detail else "")
+        self._record = RecordReader(spec.detail.record if spec.detail else "", spec.key)
         self._list = _function(
             endpoint, spec.list.function, spec.list.payload, environment, limits.page_bytes, "page_bytes", gone=False
         )
@@ -167,9 +167,10 @@ class LambdaSource:
         try:
             envelope = _ENVELOPE.decode(payload)
         except (msgspec.DecodeError, RecursionError):
-            return payload  # a plain list, or nothing readable: the reader of the body says what it is
-        if envelope.statusCode is None:
+            # A plain list, null, or nothing readable: the reader of the body says what it is.
             return b"" if payload.strip() == b"null" else payload
+        if envelope.statusCode is None:
+            return payload
         if str(envelope.statusCode) != "200":
             raise self._answered_error(envelope, function)
         body = bytes(envelope.body)

@@ -222,8 +222,7 @@ class FileSource:
                 entry = encode(dict(zip(names, row, strict=True)))
                 batch.entries.append(entry)
                 batch.size += len(entry)
-            elif row:
-                rows.give_up(before)
+            elif row:  # not given up: its quotes are right, and its later lines alone could pass for rows
                 problem = f"The line has {len(row)} values, the header has {len(names)} names."
                 batch.reject(before.line, problem, rows.first)
         return False
@@ -299,7 +298,11 @@ class _Mark:
 
 
 class _Rows:
-    """CSV rows. A row may span lines inside quotes; one that turns out broken is given up at its first line only."""
+    """CSV rows. A row may span lines inside quotes; when its quotes turn out wrong, only its first line is given up.
+
+    The lines behind it are then read as rows of their own: a stray quote costs one row, not the file. The price is that a row whose
+    text was meant to span lines may leave pieces behind, which are broken too, or wrong in a way that only the mapping can see.
+    """
 
     def __init__(self, lines: _Lines, encoding: str, delimiter: str) -> None:
         self._lines = lines

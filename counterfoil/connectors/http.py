@@ -135,7 +135,7 @@ class HttpSource:
 
     def _prepare_detail(self, environment: Mapping[str, str]) -> None:
         call, back = self._spec.detail, self._spec.write_back
-        self._record = RecordReader(call.record if call else "")
+        self._record = RecordReader(call.record if call else "", self._spec.key)
         self._key_url = self._template(call.path, call.query, environment) if call else None
         self._detail_place = f"GET {self._base.authority}{call.path}" if call else ""
         self._back_url = self._template(back.path, {}, environment) if back else None

@@ -139,11 +139,16 @@ class ListReader:
 
 
 class RecordReader:
-    """Takes one record out of the body of a detail call: `record` says where it stands."""
+    """Takes one record out of the body of a detail call: `record` says where it stands, `key` where the record's key does.
 
-    def __init__(self, record: str) -> None:
+    A record without its key is an error report that looks like success: passed on, it would be rejected instead of asked for again.
+    """
+
+    def __init__(self, record: str, key: str) -> None:
         self.path = _path("detail.record", record)
+        self._key_path = _path("source.key", key)
         self._record = _picker(self.path, msgspec.Raw)
+        self._key = _picker(self._key_path, Any, optional=True)
 
     def read(self, body: bytes, place: str, content_type: str = "") -> bytes:
         """Raises Transient as `ListReader.read` does."""
@@ -157,7 +162,15 @@ class RecordReader:
             raise _unexpected(place, f"{_named(self.path)} is no object", msgspec.json.decode(body))
         if not raw.isascii() and not _is_utf8(raw):
             raise Transient(f"{place} answered with text that is not UTF-8.", fault="not_utf8")
+        if not self._has_key(raw):
+            raise _unexpected(place, f"the record has no {_named(self._key_path)}", msgspec.json.decode(raw))
         return raw
+
+    def _has_key(self, raw: bytes) -> bool:
+        try:
+            return self._key(raw) is not None
+        except msgspec.ValidationError:  # something else than an object on the way to it
+            return False
 
 
 def entry_problem(entry: bytes, record_bytes: int) -> str:
@@ -193,7 +206,16 @@ def _lenient(body: bytes, place: str, content_type: str, error: Exception) -> An
     try:
         return json.loads(body.decode("utf-8-sig"), parse_float=Decimal, parse_constant=_Constant)
     except (ValueError, RecursionError):
-        raise _not_json(place, error) from error
+        raise _not_json(place, _syntax_error(body) or error) from error
+
+
+def _syntax_error(body: bytes) -> Exception | None:
+    """What is wrong with the JSON itself: `error` may only say that its first value is of another type than declared."""
+    try:
+        msgspec.json.decode(body, type=msgspec.Raw)
+    except _UNREAD as error:
+        return error
+    return None
 
 
 def _not_json(place: str, error: Exception) -> Transient:
