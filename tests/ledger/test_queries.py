@@ -1,0 +1,25 @@
+"""Every named query is compiled by the server against the migrated schema, in the role that runs it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from counterfoil.ledger.queries import FILES, load
+
+NAMED = [pytest.param(sql, id=f"{file}-{name}") for file in FILES for name, sql in load(file).items()]
+
+
+@pytest.fixture
+async def shared(app: Any) -> Any:
+    return app
+
+
+async def test_every_query_prepares_as_the_application(app: Any) -> None:
+    for file in FILES:
+        for name, sql in load(file).items():
+            try:
+                await app.prepare(sql)
+            except Exception as error:
+                raise AssertionError(f"{file}.sql, {name}: {error}") from error

