@@ -163,7 +163,11 @@ def _translated(error: Exception, ask: Ask, timeouts: Timeouts) -> ConnectorErro
     reached = made.fault not in ("unreachable", "misconfigured", "tls")
     if ask.repeatable or ask.method in SAFE_TWICE or not reached or not isinstance(made, Transient):
         return made
-    return Unknown(f"{made.problem} Whether the source did what was asked is unknown.", "Look there.", fault="unknown")
+    return Unknown(
+        f"{made.problem} Whether the source did what was asked is unknown.",
+        "Look there before it is sent again.",
+        fault="unknown",
+    )
 
 
 def _connect_timeout(error: Exception, ask: Ask, timeouts: Timeouts) -> ConnectorError:

@@ -69,7 +69,7 @@ SPEC = SourceSpec(
     ),
     detail=DetailCall(function="${ARN}", payload={"applicationExternalNumber": "{key}"}),
     watermark=Watermark(Granularity.DATE),
-    timeouts=Timeouts(first_byte=timedelta(milliseconds=100), total=timedelta(milliseconds=300)),
+    timeouts=Timeouts(first_byte=timedelta(milliseconds=500), total=timedelta(seconds=1)),
 )
 
 

@@ -48,7 +48,7 @@ EVERYTHING = Window()
 KEYS = [f"C-{number}" for number in range(7)] + ["a/b c?d=é", ".."]
 BEARER = Auth(AuthType.BEARER, {"token": "${API_TOKEN}"})
 QUICK = Timeouts(
-    connect=timedelta(seconds=2), first_byte=timedelta(milliseconds=100), total=timedelta(milliseconds=300)
+    connect=timedelta(seconds=2), first_byte=timedelta(milliseconds=400), total=timedelta(milliseconds=800)
 )
 SPEC = SourceSpec(
     "http",
@@ -153,7 +153,9 @@ class World:
     unknown_key: str = "C-99"
     hangs: bool = True
     failures: dict[str, tuple[type[ConnectorError], str]] = field(
-        default_factory=lambda: {name: (kind, fault) for name, (_, kind, fault) in FAILURES.items()}
+        default_factory=lambda: {
+            name: (kind, fault) for name, (_, kind, fault) in FAILURES.items() if fault != "timeout"
+        }
     )
 
     def source(self) -> Source:
@@ -204,7 +206,7 @@ class Paged(SourceSuite):
     @asynccontextmanager
     async def _world(self) -> AsyncIterator[SourceWorld]:
         async with OtherSide(lambda asked: world.answer(asked)) as side:
-            world = World(side, replace(paged(self.paging), timeouts=QUICK))
+            world = World(side, paged(self.paging))
             yield world
 
 
@@ -226,6 +228,14 @@ class TestByLink(Paged):
 
 class TestByNextUrl(Paged):
     paging = Paging(PagingStyle.NEXT_URL, next_at="links.next")
+
+
+@pytest.mark.parametrize("name", [name for name, (_, _, fault) in FAILURES.items() if fault == "timeout"])
+async def test_silence_and_dripping_end_with_a_timeout(name: str) -> None:
+    async with opened(FAILURES[name][0], replace(SPEC, timeouts=QUICK)) as (side, source):
+        assert (await failing(source.page(EVERYTHING, None))).fault == "timeout"
+        assert (await failing(source.record("1"))).fault == "timeout"
+        assert await side.all_closed()
 
 
 # --- the list -----------------------------------------------------------------------------------------------------

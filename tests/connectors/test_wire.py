@@ -22,9 +22,11 @@ QUICK = Timeouts(
 
 
 @asynccontextmanager
-async def opened(answer: Callable[[Asked], Answer] | Answer) -> AsyncIterator[tuple[OtherSide, Wire]]:
+async def opened(
+    answer: Callable[[Asked], Answer] | Answer, timeouts: Timeouts = Timeouts()
+) -> AsyncIterator[tuple[OtherSide, Wire]]:
     async with OtherSide(answer if callable(answer) else lambda asked: answer) as side:
-        wire = Wire(URL(side.url), headers={"Authorization": "s3cret"}, timeouts=QUICK, concurrency=4)
+        wire = Wire(URL(side.url), headers={"Authorization": "s3cret"}, timeouts=timeouts, concurrency=4)
         try:
             yield side, wire
         finally:
@@ -137,7 +139,7 @@ async def test_only_a_get_is_redirected(method: str) -> None:
 async def test_a_lost_answer_is_unknown_where_a_repeat_is_not_safe(
     method: str, kind: type[ConnectorError], answer: Answer
 ) -> None:
-    async with opened(answer) as (side, wire):
+    async with opened(answer, QUICK) as (side, wire):
         assert type(await failing(wire, ask(side, method))) is kind
 
 
