@@ -57,11 +57,19 @@ def throw_away_server() -> Iterator[str]:
     tool = [*unprivileged, str(binaries() / "pg_ctl"), "-D", str(folder / "data"), "-w"]
     login = getpass.getuser() if not unprivileged else "postgres"
     try:
-        subprocess.run([*tool, "init", "-o", f"-U {login} -A trust --no-sync -E UTF8 --locale=C"], check=True, stdout=subprocess.DEVNULL)
-        subprocess.run([*tool, "start", "-l", str(folder / "log"), "-o", options], check=True, stdout=subprocess.DEVNULL)
+        subprocess.run(
+            [*tool, "init", "-o", f"-U {login} -A trust --no-sync -E UTF8 --locale=C"],
+            check=True,
+            stdout=subprocess.DEVNULL,
+        )
+        subprocess.run(
+            [*tool, "start", "-l", str(folder / "log"), "-o", options], check=True, stdout=subprocess.DEVNULL
+        )
         yield f"postgresql://{login}@127.0.0.1:{port}/postgres"
     finally:
-        subprocess.run([*tool, "stop", "-m", "immediate"], check=False, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        subprocess.run(
+            [*tool, "stop", "-m", "immediate"], check=False, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
         shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -124,7 +132,9 @@ class Databases:
 
 # --- time ----------------------------------------------------------------------------------------------------
 
-NOON = datetime(2030, 1, 1, 12, tzinfo=UTC)  # in the future: nothing a test writes with this clock is due by the real one
+NOON = datetime(
+    2030, 1, 1, 12, tzinfo=UTC
+)  # in the future: nothing a test writes with this clock is due by the real one
 
 
 @dataclass
@@ -173,7 +183,9 @@ async def start_worker(connection: Any) -> int:
     return await workers.start(connection, host="test", pid=os.getpid(), version="0")
 
 
-async def act(connection: Any, flow: str, event: ItemEvent, *keys: str, actor: str = "test", **said: Any) -> list[Moved]:
+async def act(
+    connection: Any, flow: str, event: ItemEvent, *keys: str, actor: str = "test", **said: Any
+) -> list[Moved]:
     """The same event for each key."""
     return await items.move(connection, flow, [Move(event, key=key, **said) for key in keys], actor=actor)
 

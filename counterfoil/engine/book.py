@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -56,6 +56,7 @@ class RunBook:
     run_id: int
     attempt: UUID
     next_key: int
+    chunks: int
     has_items: bool
 
     @property
@@ -66,35 +67,48 @@ class RunBook:
         self, keys: Sequence[str], faults: Checked, latest: datetime | None, place: Place
     ) -> RunCounts:
         """Note the keys of a page of a list of ids; each is fetched later. Duplicates within the whole list are found here."""
+        unique = list(dict.fromkeys(keys))
 
-        async def work() -> RunCounts:
-            async with self.job.ledger.transaction() as connection:
-                await runs.hold(connection, self.run_id, self.attempt)
-                unique = list(dict.fromkeys(keys))
-                fresh = await runs.add_keys(connection, self.run_id, unique, self.next_key, done=False)
-                counts = RunCounts(listed=len(keys), found=len(fresh), duplicates=len(keys) - len(fresh))
-                counts += await self._write(connection, faults, new_keys=True)
-                await self.advance(connection, counts, place, latest, len(unique))
-                return counts
+        async def work(connection: Connection) -> RunCounts:
+            fresh = await runs.add_keys(connection, self.run_id, unique, self.next_key, done=False)
+            counts = RunCounts(listed=len(keys), found=len(fresh), duplicates=len(keys) - len(fresh))
+            counts += await self._write(connection, faults, new_keys=True)
+            await self.advance(connection, counts, place, latest, len(unique))
+            return counts
 
-        counts = await self.job.ledger.patiently(work)
-        self.next_key += len(keys)
+        counts = await self.in_chunk(work)
+        self.next_key += len(unique)
         return counts
 
     async def settle(self, checked: Checked, place: Place, *, listed_before: bool) -> RunCounts:
         """Settle a chunk. `listed_before`: its keys were noted by `add_listed`; else they are new to the run and counted now."""
 
-        async def work() -> RunCounts:
-            async with self.job.ledger.transaction() as connection:
-                await runs.hold(connection, self.run_id, self.attempt)
-                counts = await self._write(connection, checked, new_keys=not listed_before)
-                if listed_before:
-                    await runs.finish_keys(connection, self.run_id, checked.keys)
-                await self.advance(connection, counts, place, checked.latest_changed, checked.listed)
-                return counts
+        async def work(connection: Connection) -> RunCounts:
+            counts = await self._write(connection, checked, new_keys=not listed_before)
+            if listed_before:
+                await runs.finish_keys(connection, self.run_id, checked.keys)
+            await self.advance(connection, counts, place, checked.latest_changed, checked.listed)
+            return counts
 
-        counts = await self.job.ledger.patiently(work)
+        counts = await self.in_chunk(work)
         self.next_key += checked.listed
+        return counts
+
+    async def in_chunk(self, work: Callable[[Connection], Awaitable[RunCounts]]) -> RunCounts:
+        """One fenced transaction, done again after a passing fault of the database, and never twice: where the answer to COMMIT
+        was lost, the number of chunks says that it was done."""
+        done = RunCounts()
+
+        async def once() -> RunCounts:
+            nonlocal done
+            async with self.job.ledger.transaction() as connection:
+                if await runs.hold(connection, self.run_id, self.attempt) > self.chunks:
+                    return done
+                done = await work(connection)
+            return done
+
+        counts = await self.job.ledger.patiently(once)
+        self.chunks += 1
         return counts
 
     async def advance(

@@ -116,9 +116,12 @@ class Caller:
     async def look(self) -> None:
         """See what other hosts were told."""
         self.gate.looked_at = self._clock.monotonic()
-        async with self._ledger.session() as session:
-            wait, reason = await gates.wait(session, self.gate.name)
-        self._closed_for(wait, reason)
+
+        async def read() -> tuple[float, str]:
+            async with self._ledger.session() as session:
+                return await gates.wait(session, self.gate.name)
+
+        self._closed_for(*await self._ledger.patiently(read))
 
     def _closed_for(self, wait: float, reason: str) -> None:
         if wait > 0:

@@ -251,8 +251,12 @@ class KeyFeed:
         return self.ahead.popleft()
 
     async def _refill(self) -> None:
-        async with self.job.ledger.session() as session:
-            found = await runs.open_keys(session, self.run_id, after=self.after, limit=KEYS_AHEAD)
+
+        async def read() -> list[tuple[str, int]]:
+            async with self.job.ledger.session() as session:
+                return await runs.open_keys(session, self.run_id, after=self.after, limit=KEYS_AHEAD)
+
+        found = await self.job.ledger.patiently(read)
         self.ended = len(found) < KEYS_AHEAD
         if found:
             self.after = found[-1][1]

@@ -6,12 +6,14 @@ A worker that dies leaves the run under its lease; the next attempt goes on from
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
+import asyncpg
 import structlog
 
 from counterfoil.engine.book import Place, RunBook
@@ -21,7 +23,7 @@ from counterfoil.engine.job import SyncJob
 from counterfoil.engine.pull import ListFailedError, Pull
 from counterfoil.flows.flow import Deletes
 from counterfoil.ledger import cases, flows, items, runs
-from counterfoil.ledger.pool import Connection, is_passing
+from counterfoil.ledger.pool import PASSING, Connection, is_passing
 from counterfoil.model.errors import ConnectorError, LeaseLostError, Misconfigured, Transient
 from counterfoil.model.item import ItemEvent
 from counterfoil.model.run import ACCOUNTED_RUN, RunCounts, RunState, Window, next_watermark, window_since
@@ -59,18 +61,35 @@ async def work(
         return None
     try:
         ending = await _under_lease(job, run_id, attempt, _pull(job, row, attempt, settled))
-        return await job.ledger.patiently(lambda: _end(job, run_id, attempt, ending))
+        try:
+            return await job.ledger.patiently(lambda: _end(job, run_id, attempt, ending))
+        except asyncpg.CheckViolationError:
+            wrong = Ending(
+                RunState.FAILED,
+                "sum",
+                "The sum of the run does not hold: a fault of ours. Nothing was called completed.",
+            )
+            return await job.ledger.patiently(lambda: _end(job, run_id, attempt, wrong))
     except LeaseLostError:
         log.warning("run.lease_lost", flow=job.flow.name, run=run_id)
         return None
     except asyncio.CancelledError:
-        await asyncio.shield(_give_back(job, run_id, attempt, job.clock.now()))
+        await asyncio.shield(_give_back(job, run_id, attempt))
+        raise
+    except PASSING:
+        await _give_back(job, run_id, attempt)
         raise
 
 
-async def _give_back(job: SyncJob, run_id: int, attempt: UUID, due_at: datetime) -> None:
-    async with job.ledger.session() as session:
-        await runs.release(session, run_id, attempt, due_at)
+async def _give_back(job: SyncJob, run_id: int, attempt: UUID) -> None:
+    """Due again at once, for whoever is free. Where that can't be written, the end of the lease does it."""
+
+    async def give_back() -> None:
+        async with job.ledger.session() as session:
+            await runs.release(session, run_id, attempt, job.clock.now())
+
+    with contextlib.suppress(*PASSING):
+        await job.ledger.patiently(give_back)
 
 
 async def _under_lease(job: SyncJob, run_id: int, attempt: UUID, work: Any) -> Ending:
@@ -107,7 +126,7 @@ async def _pull(job: SyncJob, row: Mapping[str, Any], attempt: UUID, settled: Ca
         window = await _window(job, row, attempt)
         async with job.ledger.session() as session:
             has_items = await items.any_(session, job.flow.name)
-        book = RunBook(job, row["id"], attempt, row["next_key"], has_items)
+        book = RunBook(job, row["id"], attempt, row["next_key"], row["chunks"], has_items)
         careful = job.flow.pull.chunk_rows if row["crashes"] >= 2 else 0
         pull = Pull(job, book, window, careful, settled)
         await pull.run(cursor=row["cursor"], list_ended=row["list_ended"])
@@ -168,7 +187,7 @@ async def _write_back(job: SyncJob, book: RunBook) -> None:
             return
         after = waiting[-1][0]
         answers = await asyncio.gather(*(_tell(job, key, body) for key, body in waiting))
-        await job.ledger.patiently(lambda waiting=waiting, answers=answers: _settle_told(job, book, waiting, answers))  # type: ignore[misc]
+        await _settle_told(job, book, waiting, answers)
 
 
 async def _tell(job: SyncJob, key: str, body: Mapping[str, Any]) -> ConnectorError | None:
@@ -192,12 +211,15 @@ async def _settle_told(job: SyncJob, book: RunBook, waiting: list[tuple[str, Any
         for (key, _), error in zip(waiting, answers, strict=True)
         if error is not None
     ]
-    async with job.ledger.transaction() as connection:
-        await runs.hold(connection, book.run_id, book.attempt)
+
+    async def work(connection: Connection) -> RunCounts:
         await book.note_unwritten(connection, refused)
         await runs.finish_write_backs(connection, book.run_id, [key for key, _ in waiting])
         counts = RunCounts(written_back=len(waiting) - len(refused))
         await book.advance(connection, counts, Place(), None, 0)
+        return counts
+
+    await book.in_chunk(work)
 
 
 # --- the end ------------------------------------------------------------------------------------------------------
@@ -231,7 +253,8 @@ async def _end(job: SyncJob, run_id: int, attempt: UUID, ending: Ending) -> Mapp
         row = await runs.get(connection, run_id)
         assert row is not None
         deletes = job.flow.destination.deletes is Deletes.SOFT and not row["given"]
-        if deletes and ending.state in ACCOUNTED_RUN and row["found"] > 0 and runs.counts_of(row).failed == 0:
+        complete = ending.state in ACCOUNTED_RUN and row["found"] > 0
+        if deletes and complete and not await runs.any_unknown_key(connection, run_id):
             deleted = await job.table.soft_delete(connection, run_id, now=job.clock.now())
             counts = RunCounts(deleted=deleted)
             await runs.advance(connection, run_id, attempt, lease=timedelta(seconds=job.lease), counts=counts)

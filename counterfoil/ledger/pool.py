@@ -29,6 +29,7 @@ PASSING = (
     asyncpg.TransactionRollbackError,
     asyncpg.LockNotAvailableError,
     asyncpg.InterfaceError,
+    asyncpg.InternalClientError,  # its backend was killed in the middle of an answer
     asyncpg.CannotConnectNowError,
     ConnectionError,
     TimeoutError,

@@ -84,9 +84,11 @@ async def set_window(
     _held(await connection.fetchval(SQL["set_window"], run_id, attempt, since, until), run_id)
 
 
-async def hold(connection: Connection, run_id: int, attempt: UUID) -> None:
-    """The fence: first statement of every chunk's transaction."""
-    _held(await connection.fetchval(SQL["hold_run"], run_id, attempt), run_id)
+async def hold(connection: Connection, run_id: int, attempt: UUID) -> int:
+    """The fence: first statement of every chunk's transaction. Returns how many chunks are settled."""
+    chunks = await connection.fetchval(SQL["hold_run"], run_id, attempt)
+    _held(chunks, run_id)
+    return int(chunks)
 
 
 async def renew(connection: Connection, run_id: int, attempt: UUID, lease: timedelta) -> None:
@@ -187,6 +189,10 @@ async def finish_keys(connection: Connection, run_id: int, keys: Sequence[str]) 
 
 async def count_open_keys(connection: Connection, run_id: int) -> int:
     return int(await connection.fetchval(SQL["count_open_keys"], run_id))
+
+
+async def any_unknown_key(connection: Connection, run_id: int) -> bool:
+    return bool(await connection.fetchval(SQL["any_unknown_key"], run_id))
 
 
 async def prune_keys(connection: Connection, limit: int) -> int:

@@ -25,8 +25,8 @@ returning r.*;
 update counterfoil.run set since = $3, until = $4 where id = $1 and attempt_id = $2 and state = 'running' returning id;
 
 -- name: hold_run
--- $1 run, $2 attempt. The fence of a chunk: locks the run for this transaction if the attempt still has it.
-select id from counterfoil.run where id = $1 and attempt_id = $2 and state = 'running' for update;
+-- $1 run, $2 attempt. The fence of a chunk: locks the run for this transaction if the attempt still has it. Gives the chunks settled.
+select chunks from counterfoil.run where id = $1 and attempt_id = $2 and state = 'running' for update;
 
 -- name: renew_run
 -- $1 run, $2 attempt, $3 lease. No row: the lease is lost.
@@ -41,7 +41,7 @@ where id = $1 and attempt_id = $2 and state = 'running' returning suspect_crashe
 -- name: advance_run
 -- $1 run, $2 attempt, $3 lease, $4 cursor, $5 pages, $6 list_ended, $7 latest_changed, $8 next_key, $9 counts (listed, duplicates, found, inserted, updated, unchanged, rejected, review, failed, deleted, written_back).
 update counterfoil.run set
-  next_action_at = counterfoil.now() + $3, cursor = coalesce($4, cursor), pages = pages + $5, list_ended = list_ended or $6,
+  next_action_at = counterfoil.now() + $3, cursor = coalesce($4, cursor), chunks = chunks + 1, pages = pages + $5, list_ended = list_ended or $6,
   latest_changed = greatest(latest_changed, $7), next_key = greatest(next_key, $8),
   crashes = 0, suspect_key = null, suspect_crashes = 0,
   listed = listed + ($9::bigint[])[1], duplicates = duplicates + ($9::bigint[])[2], found = found + ($9::bigint[])[3], inserted = inserted + ($9::bigint[])[4],
@@ -110,6 +110,10 @@ update counterfoil.run_key set done = true where run_id = $1 and key = any ($2::
 -- name: count_open_keys
 -- $1 run.
 select count(*) from counterfoil.run_key where run_id = $1 and not done;
+
+-- name: any_unknown_key
+-- $1 run. Whether the list held entries whose key nobody can tell.
+select exists (select 1 from counterfoil.run_key where run_id = $1 and (starts_with(key, 'broken:') or starts_with(key, 'no-key:')));
 
 -- name: prune_keys
 -- $1 limit. Keys of runs that have ended.

@@ -36,6 +36,7 @@ create table counterfoil.run (
   pages          bigint not null default 0,
   list_ended     boolean not null default false,
   next_key       bigint not null default 0,
+  chunks         bigint not null default 0,          -- settled so far: tells a lost answer to COMMIT from a lost chunk
   listed         bigint not null default 0,
   duplicates     bigint not null default 0,
   found          bigint not null default 0,
