@@ -1,0 +1,230 @@
+"""What a person may do to items: retry, release, cancel, archive. One function for all; each chunk is one transaction of the ledger.
+
+The ledger judges every single move (state, fence, legality); here stands only who is meant, and what was said about each. Killed between
+two chunks: the chunks done stay done with their events, and the same command again skips them.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from types import MappingProxyType
+from typing import Any
+
+from counterfoil.ledger import items
+from counterfoil.ledger.items import Move, Moved
+from counterfoil.ledger.pool import Connection, Ledger
+from counterfoil.model.errors import NotFoundError, UsageError
+from counterfoil.model.item import SENTENCES, ItemEvent, ItemState, next_state
+
+CHUNK = 500
+
+ACTS: Mapping[str, ItemEvent] = MappingProxyType(
+    {
+        "retry": ItemEvent.RETRY,
+        "release": ItemEvent.RELEASE,
+        "cancel": ItemEvent.CANCEL,
+        "archive": ItemEvent.ARCHIVE,
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """Which items are meant. Without a state: those that are unfinished."""
+
+    flow: str | None = None
+    state: ItemState | None = None
+    fault: str | None = None
+    case: int | None = None
+
+    @property
+    def empty(self) -> bool:
+        return self == Filter()
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """An item an act is meant for, as it stood when it was found."""
+
+    id: int
+    flow: str
+    key: str
+    state: ItemState
+
+
+@dataclass(frozen=True, slots=True)
+class Touched:
+    """What became of one target. `changed`: it moved, or would. `why` is a sentence."""
+
+    target: Target
+    changed: bool
+    to: ItemState
+    why: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Select:
+    """Targets by name (`references`: ids or keys) or by filter, never both."""
+
+    references: tuple[str, ...] = ()
+    filter: Filter = field(default_factory=Filter)
+
+    def __post_init__(self) -> None:
+        if not self.references and self.filter.empty:
+            raise UsageError(
+                "Nothing says which items are meant.",
+                "Give an id, a key, --file, or a filter: --flow, --state, --fault, --case.",
+            )
+
+
+async def count(ledger: Ledger, select: Select) -> int:
+    """How many items `select` means now."""
+    return sum([len(chunk) async for chunk in _found(ledger, select)])
+
+
+async def preview(ledger: Ledger, act: str, select: Select) -> AsyncIterator[list[Touched]]:
+    """What `act` would do to each item meant, in chunks; changes nothing."""
+    async for chunk in _found(ledger, select):
+        yield [_would(ACTS[act], target) for target in chunk]
+
+
+async def act(ledger: Ledger, name: str, select: Select, *, actor: str, reason: str) -> AsyncIterator[list[Touched]]:
+    """Do it, a chunk a transaction, and tell what became of each item."""
+    async for chunk in _found(ledger, select):
+
+        async def work(targets: Sequence[Target] = chunk) -> list[Touched]:
+            async with ledger.transaction() as connection:
+                return await _act(connection, ACTS[name], targets, actor, reason)
+
+        yield await ledger.patiently(work)
+
+
+async def _act(
+    connection: Connection, event: ItemEvent, targets: Sequence[Target], actor: str, reason: str
+) -> list[Touched]:
+    by_flow: dict[str, list[Target]] = defaultdict(list)
+    for target in targets:
+        by_flow[target.flow].append(target)
+    told: dict[int, Moved] = {}
+    for flow, some in sorted(by_flow.items()):
+        moves = [Move(event, id=target.id) for target in some]
+        told |= {moved.id: moved for moved in await items.move(connection, flow, moves, actor=actor, reason=reason)}
+    return [_became(event, target, told.get(target.id)) for target in targets]
+
+
+def _became(event: ItemEvent, target: Target, moved: Moved | None) -> Touched:
+    if moved is None:
+        return Touched(target, False, target.state, "It is gone from the ledger.")
+    if moved.moved:
+        return Touched(target, True, moved.to_state)
+    return Touched(target, False, moved.from_state, _why_not(event, moved.from_state))
+
+
+def _would(event: ItemEvent, target: Target) -> Touched:
+    to = next_state(target.state, event)
+    if to is None:
+        return Touched(target, False, target.state, _why_not(event, target.state))
+    return Touched(target, True, to)
+
+
+def _why_not(event: ItemEvent, state: ItemState) -> str:
+    if state is ItemState.IN_PROGRESS:
+        return "An attempt has it; it can be touched when that has ended or its lease is over."
+    return f"{SENTENCES[state]} `{event.value}` changes nothing there."
+
+
+# --- who is meant ---------------------------------------------------------------------------------------------
+
+
+async def _found(ledger: Ledger, select: Select) -> AsyncIterator[list[Target]]:
+    if select.references:
+        references = list(dict.fromkeys(select.references))
+        for at in range(0, len(references), CHUNK):
+            yield await _named(ledger, references[at : at + CHUNK], select.filter.flow)
+        return
+    before: tuple[datetime, int] | None = None
+    while rows := await _page(ledger, select.filter, before):
+        before = (rows[-1]["accepted_at"], rows[-1]["id"])
+        yield _targets(rows)
+
+
+async def _page(ledger: Ledger, meant: Filter, before: tuple[datetime, int] | None) -> Sequence[Mapping[str, Any]]:
+    async with ledger.session() as session:
+        return await items.list_(
+            session,
+            flow=meant.flow,
+            state=meant.state.value if meant.state else None,
+            fault=meant.fault,
+            case_id=meant.case,
+            unfinished=meant.state is None,
+            before=before,
+            limit=CHUNK,
+        )
+
+
+def _targets(rows: Iterable[Mapping[str, Any]]) -> list[Target]:
+    return [Target(row["id"], row["flow"], row["key"], ItemState(row["state"])) for row in rows]
+
+
+async def _named(ledger: Ledger, references: Sequence[str], flow: str | None) -> list[Target]:
+    async with ledger.session() as session:
+        return _targets([await one(session, reference, flow) for reference in references])
+
+
+async def one(session: Connection, reference: str, flow: str | None = None) -> Mapping[str, Any]:
+    """The item with this key, or with this id; `id:17` and `key:17` say which.
+
+    Raises NotFoundError, or UsageError where more than one item could be meant: nothing is guessed.
+    """
+    kind, _, rest = reference.partition(":")
+    by_key = reference if kind != "id" and kind != "key" else rest if kind == "key" else None
+    by_id = rest if kind == "id" else reference if kind != "key" else ""
+    rows = list(await items.get(session, flow=flow, key=by_key)) if by_key is not None else []
+    if by_id.isdecimal() and len(by_id) < 19:
+        found = await items.get(session, item_id=int(by_id))
+        rows += [row for row in found if flow in (None, row["flow"]) and row["id"] not in {r["id"] for r in rows}]
+    if len(rows) > 1:
+        said = " and ".join(f"id:{row['id']} ({row['flow']}, key {row['key']})" for row in rows)
+        raise UsageError(f"`{reference}` may mean {said}.", "Write id:NUMBER, or key:KEY with --flow NAME.")
+    if not rows:
+        where = f" of flow {flow}" if flow else ""
+        raise NotFoundError(
+            f"There is no item `{reference}`{where}.",
+            "A record that was simply loaded has no item: `counterfoil items list` shows those that deviated.",
+        )
+    return rows[0]
+
+
+# --- --where ---------------------------------------------------------------------------------------------------
+
+_WORDS = ("flow", "state", "fault", "case")
+
+
+def parse_where(text: str) -> Filter:
+    """`state=PERMANENT_ERROR fault=sql_23505` as a Filter. Raises UsageError for anything it does not understand."""
+    given: dict[str, str] = {}
+    for part in text.split():
+        name, equals, value = part.partition("=")
+        if not equals or not value or name not in _WORDS:
+            raise UsageError(
+                f"`{part}` is no filter.", f"Write name=value with spaces between; names: {', '.join(_WORDS)}."
+            )
+        if name in given:
+            raise UsageError(f"`{name}` stands twice in --where.", "Give it once.")
+        given[name] = value
+    return filter_of(**given)
+
+
+def filter_of(
+    flow: str | None = None, state: str | None = None, fault: str | None = None, case: str | int | None = None
+) -> Filter:
+    """A Filter from words as typed. Raises UsageError for a state or case that is none."""
+    known = [known.value for known in ItemState if known is not ItemState.NEW]
+    if state is not None and state.upper() not in known:
+        raise UsageError(f"`{state}` is no state of an item.", f"States: {', '.join(known)}.")
+    if case is not None and not str(case).isdecimal():
+        raise UsageError(f"`{case}` is no number of a case.", "`counterfoil case list` shows them.")
+    return Filter(flow, ItemState(state.upper()) if state else None, fault, int(case) if case is not None else None)

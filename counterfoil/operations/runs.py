@@ -1,0 +1,54 @@
+"""What a person may do to runs of a sync: stop the open one, and go on with one that was left. Starting stands in `app.py`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from counterfoil.ledger import runs
+from counterfoil.ledger.pool import Ledger
+from counterfoil.model.errors import NotFoundError
+from counterfoil.model.run import RunState
+
+COUNT_LIMIT = 100_000
+
+
+@dataclass(frozen=True, slots=True)
+class Cancelled:
+    """`untold`: records that are loaded, and whose source will not be told (write-back) by this run."""
+
+    run_id: int
+    was: RunState
+    untold: int
+
+
+async def cancel(ledger: Ledger, flow: str, *, actor: str, reason: str) -> Cancelled:
+    """Stop the open run of a flow. What it has loaded stays; the watermark stays. Raises NotFoundError where none is open."""
+    async with ledger.transaction() as connection:
+        row = await runs.get_open(connection, flow)
+        if row is None or not await runs.cancel(connection, row["id"], f"{reason} (cancelled by {actor})"):
+            raise NotFoundError(
+                f"No run of {flow} is open.", f"`counterfoil sync list {flow}` shows how the last ones ended."
+            )
+        untold = await runs.open_write_backs(connection, row["id"], after="", limit=COUNT_LIMIT)
+        await connection.execute(runs.SQL["drop_write_backs"], row["id"])
+    return Cancelled(row["id"], RunState(row["state"]), len(untold))
+
+
+def is_left(row: Mapping[str, Any]) -> bool:
+    """True for an open run that nobody works on: queued, or its process is gone. It is resumed, never started again."""
+    return row["state"] == RunState.QUEUED or (row["state"] == RunState.RUNNING and not row["worker_alive"])
+
+
+async def one(ledger: Ledger, reference: str) -> Mapping[str, Any]:
+    """The run with this number, or the newest of the flow with this name. Raises NotFoundError."""
+    async with ledger.session() as session:
+        if reference.isdecimal() and len(reference) < 19:
+            row = await runs.get(session, int(reference))
+        else:
+            newest = await runs.list_(session, reference, limit=1)
+            row = await runs.get(session, newest[0]["id"]) if newest else None
+    if row is None:
+        raise NotFoundError(f"There is no run of `{reference}`.", "`counterfoil sync list` shows the runs there are.")
+    return row
