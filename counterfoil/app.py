@@ -9,11 +9,13 @@ import asyncio
 import hashlib
 import os
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
+
+import asyncpg
 
 from counterfoil import __version__
 from counterfoil.connectors.registry import build_source
@@ -27,9 +29,8 @@ from counterfoil.engine.upkeep.schedule import next_fire
 from counterfoil.flows.flow import SyncFlow
 from counterfoil.flows.load import Project, load_project
 from counterfoil.flows.mapping import compile_mapping
-from counterfoil.ledger import flows, migrate, runs
-from counterfoil.ledger.embedded import embedded
-from counterfoil.ledger.pool import APP_ROLE, Ledger, connect
+from counterfoil.ledger import flows, runs
+from counterfoil.ledger.pool import Ledger, connect
 from counterfoil.model.clock import Clock, SystemClock
 from counterfoil.model.errors import (
     ConflictError,
@@ -39,6 +40,7 @@ from counterfoil.model.errors import (
     UsageError,
 )
 from counterfoil.model.run import ENDED_RUN, RunCounts, RunState
+from counterfoil.operations.database import open_database
 from counterfoil.settings import Settings, load_settings
 
 
@@ -110,6 +112,7 @@ class App:
                 )
             for flow in chosen:
                 await self._apply(connection, flow)
+            await self._apply_views(connection)
         finally:
             await connection.close()
         return plans
@@ -129,6 +132,15 @@ class App:
             )
             plan = await table.plan(connection)
             await table.apply(connection, plan)
+
+    async def _apply_views(self, connection: Any) -> None:
+        """The project's own `views.sql`, if it has one: statements that are safe to repeat, run as the owner."""
+        file = self.folder / "views.sql"
+        if file.is_file():
+            try:
+                await connection.execute(file.read_text("utf-8"))
+            except asyncpg.PostgresError as error:
+                raise UsageError(f"views.sql: {error}.", "Every statement in it must be safe to repeat.") from error
 
     async def set_schedules(self) -> None:
         """Schedules as declared; a flow without one is run by hand only. A changed cron starts anew."""
@@ -353,51 +365,26 @@ async def open_app(
     environment: Mapping[str, str] | None = None,
     clock: Clock | None = None,
     need_flows: bool = True,
-    migrated: bool = True,
 ) -> AsyncIterator[App]:
     """Open a project: settings, flows, database. An embedded database is started (or joined), and migrated by itself.
 
     Raises InvalidFilesError with every fault of every file when `need_flows`; UnhealthyError where the database can't be reached;
-    ConflictError where an external database is not migrated and `migrated` is asked for.
+    ConflictError where an external database is not migrated.
     """
     environment = os.environ if environment is None else environment
     settings = load_settings(folder, environment)
     project = load_project(folder)
     if need_flows and project.faults:
         raise InvalidFilesError(project.faults)
-    async with AsyncExitStack() as stack:
-        dsn, owner_dsn, notes = settings.dsn, settings.owner_dsn or settings.dsn, ()
-        if dsn is None:
-            server = await stack.enter_async_context(_embedded(folder, settings))
-            dsn = owner_dsn = server.dsn
-            notes = server.notes
-        assert owner_dsn is not None
-        await _migrate(owner_dsn, by_itself=settings.dsn is None, needed=migrated)
-        ledger = await Ledger.open(dsn, role=APP_ROLE if migrated else None)
-        stack.push_async_callback(ledger.close)
-        yield App(folder, settings, project, ledger, clock or SystemClock(), environment, owner_dsn, dsn, notes)
-
-
-@asynccontextmanager
-async def _embedded(folder: Path, settings: Settings) -> AsyncIterator[Any]:
-    """The launcher waits for processes and files: it does so beside the loop."""
-    manager = embedded(folder / settings.data_dir, durable=settings.durable)
-    server = await asyncio.to_thread(manager.__enter__)
-    try:
-        yield server
-    finally:
-        await asyncio.to_thread(manager.__exit__, None, None, None)
-
-
-async def _migrate(owner_dsn: str, *, by_itself: bool, needed: bool) -> None:
-    connection = await connect(owner_dsn)
-    try:
-        if by_itself:
-            await migrate.migrate(connection)
-        elif needed and (todo := await migrate.pending(connection)):
-            raise ConflictError(
-                f"The database lacks {len(todo)} migration{'s' * (len(todo) != 1)} of this release.",
-                "Run `counterfoil migrate`.",
-            )
-    finally:
-        await connection.close()
+    async with open_database(folder, settings, size=12) as database:
+        yield App(
+            folder=folder,
+            settings=settings,
+            project=project,
+            ledger=database.ledger,
+            clock=clock or SystemClock(),
+            environment=environment,
+            owner_dsn=database.owner_dsn,
+            dsn=database.dsn,
+            notes=database.notes,
+        )

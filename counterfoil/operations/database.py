@@ -45,12 +45,12 @@ async def server_of(folder: Path, settings: Settings) -> AsyncIterator[tuple[str
 
 
 @asynccontextmanager
-async def open_database(folder: Path, settings: Settings) -> AsyncIterator[Database]:
-    """Raises UnhealthyError where it can't be reached, ConflictError where it is not migrated."""
+async def open_database(folder: Path, settings: Settings, *, size: int = 2) -> AsyncIterator[Database]:
+    """`size`: most connections of the pool. Raises UnhealthyError where it can't be reached, ConflictError where it is not migrated."""
     async with AsyncExitStack() as stack:
         dsn, owner_dsn, notes = await stack.enter_async_context(server_of(folder, settings))
         await _require_schema(dsn, owner_dsn, embedded=settings.dsn is None)
-        ledger = await Ledger.open(dsn, role=APP_ROLE, size=2)
+        ledger = await Ledger.open(dsn, role=APP_ROLE, size=size)
         stack.push_async_callback(ledger.close)
         yield Database(ledger, dsn, owner_dsn, notes)
 
