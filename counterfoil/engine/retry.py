@@ -36,6 +36,10 @@ class Retried:
     failed: int = 0
     lost: int = 0
 
+    def __add__(self, other: Retried) -> Retried:
+        claimed, loaded = self.claimed + other.claimed, self.loaded + other.loaded
+        return Retried(claimed, loaded, self.failed + other.failed, self.lost + other.lost)
+
 
 async def work(job: SyncJob, *, limit: int = AT_ONCE) -> Retried:
     """Claim what is due of this flow, and settle it. Killed anywhere, the leases end and the items are due again."""

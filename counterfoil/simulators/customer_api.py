@@ -206,7 +206,7 @@ async def serve(given: Options | None = None) -> AsyncIterator[Side]:
     given = given or Options()
     if given.paging not in STYLES:
         raise ValueError(f"--paging {given.paging!r} is not known. Known: {', '.join(STYLES)}.")
-    rows = read_rows(given.data) if given.data else samples.customers()
+    rows = read_rows(given.data) if given.data else samples.customers(given.records or 120)
     api = Api(Side.of(given, rows, _shape(given), KNOWN), given, _wanted(given))
     async with listening(api.side, api.classify, REFUSALS) as side:
         yield side

@@ -268,7 +268,7 @@ async def serve(given: Options | None = None) -> AsyncIterator[Side]:
     if given.function_error not in ("Unhandled", "Handled"):
         raise ValueError(f"--function-error {given.function_error!r} is not known. Known: Unhandled, Handled.")
     zone = ZoneInfo(given.zone)
-    rows = read_rows(given.data) if given.data else samples.loan_applications()
+    rows = read_rows(given.data) if given.data else samples.loan_applications(given.records or 60)
     side = Side.of(given, rows, _shape(given, zone), KNOWN)
     core, names = OccCore(side, zone), Names(given.by_date, given.medium)
     known = Credentials(given.access_key, given.secret_key, given.region)

@@ -60,6 +60,7 @@ class Common:
     port: int = option(0, "port to listen on; 0 takes a free one", int)
     data: str = option("", "CSV or JSONL file to serve; without it the simulator's own small data")
     key: str = option("", "column of the data that names a record")
+    records: int = option(0, "how many records of its own data; 0 for the small set the tests know", int)
     seed: int = option(0, "seed of every draw; the same seed and the same requests give the same faults", int)
     faults: tuple[str, ...] = option((), "NAME, NAME=RATE or NAME=RATE@list|detail|write; may be repeated", str, True)
     max_in_a_row: int = option(2, "most passing faults on one key in a row; 0 for no limit", int)
