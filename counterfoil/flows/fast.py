@@ -22,11 +22,11 @@ from counterfoil.flows.values import (
     BOOLEANS,
     DECIMAL_DIGITS,
     INT64,
-    date_maker,
     default_of,
     json_text,
     moment_maker,
     text_of,
+    type_converter,
     whole_of,
 )
 
@@ -154,12 +154,8 @@ def _field_lines(
     variable: str, place: str, spec: FieldSpec, empty_is_null: bool, names: dict[str, Any], zone: tzinfo
 ) -> Iterator[str]:
     """The statements that leave the value of the field in `variable`."""
-    dated = {
-        FieldType.DATE: lambda: date_maker(spec.format),
-        FieldType.DATETIME: lambda: moment_maker(spec.format, zone),
-    }
-    if spec.type in dated:
-        names[f"convert_{variable}"] = dated[spec.type]()
+    if spec.type in (FieldType.DATE, FieldType.DATETIME):
+        names[f"convert_{variable}"] = type_converter(spec, zone)
     yield f"{variable} = {place}"
     for line in () if place == "changed" else _BY_TYPE[spec.type]:
         yield line.format(v=variable)

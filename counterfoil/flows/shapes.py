@@ -341,8 +341,9 @@ _BARE_FIELDS = Kind(
 
 
 def _pick_mapping(node: Node) -> Kind:
-    kinds = {dict: MAPPING_INLINE.kind, list: _BARE_FIELDS}
-    return kinds.get(type(node.value), MAPPING_NAME)
+    if isinstance(node.value, dict):
+        return MAPPING_INLINE.kind
+    return _BARE_FIELDS if isinstance(node.value, list) else MAPPING_NAME
 
 
 MAPPING_KIND = either(_pick_mapping, MAPPING_NAME, _BARE_FIELDS, MAPPING_INLINE.kind)  # a str: the name of a file
@@ -365,6 +366,7 @@ def _destination(**given: Any) -> Destination:
 
 
 _COLUMNS = "Write a list of columns: [customer_id]."
+_INDEXES = listed(listed(index_column(), _COLUMNS), "Write lists of columns: [[email], [created_at desc]].", least=0)
 DESTINATION = Shape(
     "destination",
     (
