@@ -10,7 +10,11 @@ on conflict (name) do update set closed_until = greatest(gate.closed_until, excl
 
 -- name: note_failures
 -- $1 name, $2 failures in a row seen here, $3 how many open the circuit, $4 seconds open at first. Failures of all hosts add up; a full count closes the gate, longer each time.
-insert into counterfoil.gate as g (name, failures) values ($1, $2)
+insert into counterfoil.gate as g (name, failures, times_opened, closed_until, reason)
+select $1, case when o.full then 0 else $2::int end, o.full::int,
+  case when o.full then counterfoil.now() + make_interval(secs => $4) end,
+  case when o.full then 'circuit open: too many failures in a row' end
+from (select $2::int >= $3::int as full) o
 on conflict (name) do update set
   failures = case when g.failures + $2 >= $3 then 0 else g.failures + $2 end,
   times_opened = g.times_opened + (g.failures + $2 >= $3)::int,

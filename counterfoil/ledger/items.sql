@@ -31,7 +31,8 @@ where d.due > 0;
 -- Flows that have items whose attempt may be gone.
 select distinct i.flow from counterfoil.item i
 join counterfoil.attempt a on a.flow = i.flow and a.item_id = i.id and a.number = i.attempts
-where i.state = 'IN_PROGRESS' and (i.next_action_at <= counterfoil.now() or not counterfoil.worker_alive(a.worker_id));
+where i.state = 'IN_PROGRESS' and (i.next_action_at <= counterfoil.now()
+  or a.worker_id is not null and a.worker_id not in (select w from counterfoil.live_workers() w));
 
 -- name: known_items
 -- $1 flow, $2 keys. What stands in the ledger about records of this chunk: one probe of the unique index for each key.
@@ -44,8 +45,12 @@ select exists (select 1 from counterfoil.item where flow = $1);
 -- name: get_item
 -- $1 flow or null, $2 key or null, $3 id or null.
 select i.*, c.title as case_title, c.owner as case_owner, c.due_at as case_due_at
-from counterfoil.item i left join counterfoil."case" c on c.id = i.case_id
-where ($3::bigint is not null and i.id = $3) or ($3::bigint is null and i.key = $2 and ($1::text is null or i.flow = $1))
+from (
+  select i.* from counterfoil.item i where i.id = $3::bigint
+  union all  -- flow by flow, so that a key without a flow is a few probes and no scan
+  select i.* from counterfoil.flow f join counterfoil.item i on i.flow = f.name and i.key = $2
+  where $3::bigint is null and ($1::text is null or f.name = $1)
+) i left join counterfoil."case" c on c.id = i.case_id
 limit 2;
 
 -- name: list_items
@@ -55,6 +60,7 @@ select i.id, i.flow, i.key, i.state, i.state_since, i.accepted_at, i.settled_at,
 from counterfoil.item i
 where ($1::text is null or i.flow = $1) and ($2::text is null or i.state = $2) and ($3::text is null or i.fault = $3)
   and ($4::bigint is null or i.case_id = $4) and (not $5::boolean or i.settled_at is null)
+  and (i.settled_at is null or $2 is null or $2 in ('SUCCESS', 'REJECTED', 'TRANSFERRED', 'SUPERSEDED', 'ARCHIVED', 'CANCELLED'))
   and ($6::text is null or starts_with(i.key, $6))
   and ($7::timestamptz is null or (i.accepted_at, i.id) < ($7, $8::bigint))
 order by i.accepted_at desc, i.id desc limit $9;

@@ -85,7 +85,7 @@ select * from counterfoil.run where ($1::text is null or flow = $1) and ($2::big
 -- $1 limit. Runs nobody works on although they are due: the sweep makes their slices again.
 select id, flow, attempts from counterfoil.run
 where ended_at is null
-  and (next_action_at <= counterfoil.now() or (state = 'running' and not counterfoil.worker_alive(worker_id)))
+  and (next_action_at <= counterfoil.now() or (state = 'running' and worker_id not in (select w from counterfoil.live_workers() w)))
 order by next_action_at limit $1;
 
 -- name: found_lately

@@ -36,7 +36,7 @@ create table counterfoil.item (
 create index item_id on counterfoil.item (id);
 -- Partial indexes on what is unfinished: the hot set stays small however much history there is.
 create index item_next_action on counterfoil.item (flow, next_action_at, id) where next_action_at is not null;
-create index item_lease on counterfoil.item (next_action_at) where state = 'IN_PROGRESS';
+create index item_lease on counterfoil.item (flow, next_action_at) where state = 'IN_PROGRESS';
 create index item_case on counterfoil.item (case_id, id) where case_id is not null;
 create index item_unfinished on counterfoil.item (flow, state, accepted_at, id) where settled_at is null;
 create index item_listing on counterfoil.item (accepted_at desc, id desc);

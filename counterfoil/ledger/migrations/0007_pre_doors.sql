@@ -18,7 +18,10 @@ begin
   end if;
   perform counterfoil.move_items(p_flow,
     array[row(null, p_key, 'accept', null, null, null, null, null, p_payload::text, null, null, null)::counterfoil.move_request], session_user::text);
-  update counterfoil.item set parent_id = coalesce(parent_id, v_parent) where flow = p_flow and key = p_key returning id into v_id;
+  if v_parent is not null then
+    update counterfoil.item set parent_id = v_parent where flow = p_flow and key = p_key and parent_id is null;
+  end if;
+  select id into v_id from counterfoil.item where flow = p_flow and key = p_key;
   return v_id;
 end $$;
 
@@ -48,38 +51,42 @@ begin
 end $$;
 
 -- A worker is alive as long as its own connection holds the advisory lock (7246, worker id): the lock goes with the process, at once.
-create function counterfoil.worker_alive(p_worker bigint) returns boolean language sql volatile as $$
-  select exists (select 1 from pg_catalog.pg_locks l
-    where l.locktype = 'advisory' and l.classid = 7246 and l.objid = p_worker::oid and l.objsubid = 2 and l.granted
-      and l.database = (select d.oid from pg_catalog.pg_database d where d.datname = current_database()))
+-- The set is read once for a statement: pg_locks costs, and a read of it for each item in progress would cost quadratically.
+create function counterfoil.live_workers() returns setof bigint language sql volatile as $$
+  select l.objid::bigint from pg_catalog.pg_locks l
+  where l.locktype = 'advisory' and l.classid = 7246 and l.objsubid = 2 and l.granted
+    and l.database = (select d.oid from pg_catalog.pg_database d where d.datname = current_database())
 $$;
 
--- Claim up to p_limit items that are due, each by an attempt of its own. An item whose last attempts ended with their worker is claimed
--- alone, so that it takes nobody with it.
+-- Null where there is no worker: then only the end of the lease counts.
+create function counterfoil.worker_alive(p_worker bigint) returns boolean language sql volatile as $$
+  select case when p_worker is not null then p_worker in (select w from counterfoil.live_workers() w) end
+$$;
+
+-- Claim up to p_limit items that are due, each by an attempt of its own, the longest due first. An item whose last attempts ended with
+-- their worker is claimed alone, when its turn has come, so that it takes nobody with it and does not wait for ever.
 create function counterfoil.claim_items(p_flow text, p_limit integer, p_lease interval, p_worker bigint)
 returns table (id bigint, key text, attempt_id uuid, attempts integer, first_failed_at timestamptz, fault text, payload text,
   released_sha256 text)
-language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+language plpgsql security definer set search_path = pg_catalog, pg_temp set enable_seqscan = off as $$
 declare
   v_ids bigint[];
 begin
   v_ids := array(
-    select i.id from counterfoil.item i
-    where i.flow = p_flow and i.next_action_at <= counterfoil.now() and i.state in ('QUEUED', 'TEMPORARY_ERROR') and i.crashes = 0
-    order by i.next_action_at, i.id limit p_limit for update skip locked);
-  if cardinality(v_ids) = 0 then
-    v_ids := array(
-      select i.id from counterfoil.item i
+    with due as materialized (
+      select i.id, i.crashes, i.next_action_at from counterfoil.item i
       where i.flow = p_flow and i.next_action_at <= counterfoil.now() and i.state in ('QUEUED', 'TEMPORARY_ERROR')
-      order by i.next_action_at, i.id limit 1 for update skip locked);
-  end if;
+      order by i.next_action_at, i.id limit p_limit for update skip locked
+    ), head as (select d.id, d.crashes from due d order by d.next_action_at, d.id limit 1)
+    select d.id from due d cross join head h where case when h.crashes > 0 then d.id = h.id else d.crashes = 0 end order by d.id);
   perform counterfoil.move_items(p_flow,
     array(select row(u.id, null, 'claim', counterfoil.now() + p_lease, null, null, gen_random_uuid(), null, null, null, null, null)
       ::counterfoil.move_request from unnest(v_ids) as u (id)),
     'worker ' || p_worker, null, p_worker) where cardinality(v_ids) > 0;
   return query
   select i.id, i.key, i.attempt_id, i.attempts, i.first_failed_at, i.fault, i.payload, i.released_sha256
-  from counterfoil.item i where i.flow = p_flow and i.id = any (v_ids) and i.state = 'IN_PROGRESS' order by i.id;
+  from unnest(v_ids) as u (id)
+  cross join lateral (select o.* from counterfoil.item o where o.flow = p_flow and o.id = u.id offset 0) i;
 end $$;
 
 -- Hold on to what these attempts have; returns the attempts that still have it. One not returned has lost its lease.
@@ -99,7 +106,8 @@ begin
     select i.id, i.crashes, i.attempt_id from counterfoil.item i
     join counterfoil.attempt a on a.flow = i.flow and a.item_id = i.id and a.number = i.attempts
     where i.flow = p_flow and i.state = 'IN_PROGRESS'
-      and (i.next_action_at <= counterfoil.now() or not counterfoil.worker_alive(a.worker_id))
+      and (i.next_action_at <= counterfoil.now()
+        or a.worker_id is not null and a.worker_id not in (select w from counterfoil.live_workers() w))
     order by i.id limit p_limit for update of i skip locked
   ), moved as (
     select m.* from (select array(select

@@ -6,7 +6,11 @@ declare
 begin
   foreach v_role in array array['counterfoil_owner', 'counterfoil_app', 'counterfoil_reader'] loop
     if not exists (select 1 from pg_catalog.pg_roles where rolname = v_role) then
-      execute format('create role %I nologin', v_role);
+      begin
+        execute format('create role %I nologin', v_role);
+      exception when duplicate_object or unique_violation then
+        null;  -- roles belong to the whole server: the migrator of another database made it at this moment
+      end;
     end if;
   end loop;
 end $$;
@@ -29,13 +33,13 @@ grant select on all tables in schema counterfoil to counterfoil_app;
 grant insert, update on counterfoil.run, counterfoil.worker, counterfoil.schedule, counterfoil.gate, counterfoil.flow to counterfoil_app;
 grant insert, update, delete on counterfoil.run_key, counterfoil.run_fault, counterfoil.write_back to counterfoil_app;
 grant delete on counterfoil.schedule to counterfoil_app;
-grant execute on function counterfoil.now(), counterfoil.accept(text, text, jsonb, text), counterfoil.worker_alive(bigint),
+grant execute on function counterfoil.now(), counterfoil.accept(text, text, jsonb, text), counterfoil.worker_alive(bigint), counterfoil.live_workers(),
   counterfoil.move(text, text, text, text, text, timestamptz, text, text, uuid, text),
   counterfoil.move_items(text, counterfoil.move_request[], text, text, bigint),
   counterfoil.claim_items(text, integer, interval, bigint), counterfoil.renew_items(text, uuid[], interval),
   counterfoil.rescue_items(text, integer, integer), counterfoil.open_flow_case(text, text, text),
   counterfoil.close_flow_cases(text, text, text, text) to counterfoil_app;
-grant execute on function counterfoil.now(), counterfoil.may_read(text), counterfoil.worker_alive(bigint) to counterfoil_reader;
+grant execute on function counterfoil.now(), counterfoil.may_read(text), counterfoil.worker_alive(bigint), counterfoil.live_workers() to counterfoil_reader;
 
 grant select on counterfoil.item_move, counterfoil.flow, counterfoil.item_event, counterfoil.attempt, counterfoil."case", counterfoil.run,
   counterfoil.run_fault, counterfoil.item_count, counterfoil.worker, counterfoil.schedule, counterfoil.gate to counterfoil_reader;
