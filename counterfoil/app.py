@@ -20,16 +20,17 @@ import asyncpg
 from counterfoil import __version__
 from counterfoil.connectors.registry import build_source
 from counterfoil.connectors.table import Table
-from counterfoil.engine import dry, presence, sync
+from counterfoil.engine import dry, presence, retry, sync
 from counterfoil.engine.caller import Caller, Gate
 from counterfoil.engine.job import SyncJob
 from counterfoil.engine.progress import DryRun, OnProgress, Progress
+from counterfoil.engine.retry import Retried
 from counterfoil.engine.upkeep.prune import Prune
 from counterfoil.engine.upkeep.schedule import next_fire
 from counterfoil.flows.flow import SyncFlow
 from counterfoil.flows.load import Project, load_project
 from counterfoil.flows.mapping import compile_mapping
-from counterfoil.ledger import flows, runs
+from counterfoil.ledger import flows, health, runs
 from counterfoil.ledger.pool import Ledger, connect
 from counterfoil.model.clock import Clock, SystemClock
 from counterfoil.model.errors import (
@@ -311,6 +312,33 @@ class App:
         note = (job.caller.note if job else "") or (row["problem"] or "" if row["state"] == "queued" else "")
         open_keys = max(0, counts.found - counts.accounted)
         return Progress(row["id"], row["flow"], row["state"], counts, row["list_ended"], open_keys, rate, note)
+
+    async def retry_due(self, names: Sequence[str], *, within: float = 0.0) -> dict[str, Retried]:
+        """Work on items that are due, or fall due within so many seconds, as a worker would. What became of them, by flow."""
+        done = dict.fromkeys(names, Retried())
+        until = self.clock.monotonic() + within
+        async with presence.present(self.dsn, __version__) as here:
+            try:
+                while True:
+                    worked = [await self._retry(name, here, done) for name in names]
+                    if not any(worked):
+                        if self.clock.monotonic() >= until or not await self._due_before(names, until):
+                            return done
+                        await self.clock.sleep(0.25)
+            finally:
+                await self.close_sources()
+
+    async def _retry(self, name: str, here: presence.Presence, done: dict[str, Retried]) -> bool:
+        async with here.flow(name) as ours:
+            result = await retry.work(self.job(name, here.worker)) if ours else Retried()
+        done[name] += result
+        return result.claimed > 0
+
+    async def _due_before(self, names: Sequence[str], until: float) -> bool:
+        async with self.ledger.session() as session:
+            due = {row["flow"]: row["next_action_at"] for row in await health.sums(session)}
+        latest = self.clock.now() + timedelta(seconds=until - self.clock.monotonic())
+        return any(due.get(name) is not None and due[name] <= latest for name in names)
 
     async def dry_run(self, name: str, *, since: datetime | None = None, until: datetime | None = None) -> DryRun:
         """What a run would do now: everything is fetched, checked and tried on the table, and rolled back."""

@@ -22,6 +22,9 @@ Result = TypeVar("Result")
 
 LOOK_EVERY = 1.0  # seconds between two looks at the gate of all hosts
 THROTTLE_TRIES = 20  # a source that asks for patience gets it, but not for ever
+OVERLOADED = frozenset(
+    {"timeout", "connect_timeout", "http_503", "http_504", "function_timeout"}
+)  # these ask for less; a broken reply does not
 LONGEST_WAIT = 30.0  # a gate closed for longer is not waited for: the work is put back until it opens
 
 
@@ -74,7 +77,7 @@ class Caller:
                     raise
                 failure: Transient = error
             except Transient as error:
-                pushed_back = True
+                pushed_back = error.fault in OVERLOADED
                 tries += 1
                 failure = error
             except ConnectorError:

@@ -14,6 +14,7 @@ class SlidingWindow:
 
     def __init__(self, cap: int, adaptive_max: int | None = None) -> None:
         self.ceiling = max(cap, adaptive_max or cap)
+        self._cap = cap
         self.limit = float(cap)
         self.in_flight = 0
         self.most_in_flight = 0
@@ -42,7 +43,10 @@ class SlidingWindow:
                 self.limit = max(1.0, self.limit / 2)
                 self._cuts += 1
         elif self.limit < self.ceiling and self.in_flight >= int(self.limit):
-            self.limit = min(float(self.ceiling), self.limit + 1 / self.limit)
+            step = (
+                1.0 if self.limit < self._cap / 2 else 1 / self.limit
+            )  # quickly back to half of what was declared, then gently
+            self.limit = min(float(self.ceiling), self.limit + step)
         self.in_flight -= 1
         self._wake()
 
