@@ -30,8 +30,12 @@ class Common:
     project: Annotated[
         Path | None, Parameter(help="Project folder. Without it: this folder, or the nearest above it that is one.")
     ] = None
-    json: Annotated[bool, Parameter(negative="", help="One JSON document on stdout instead of words and tables.")] = False
-    debug: Annotated[bool, Parameter(negative="", help="Show the trace of an error, and a log of what is done.")] = False
+    json: Annotated[bool, Parameter(negative="", help="One JSON document on stdout instead of words and tables.")] = (
+        False
+    )
+    debug: Annotated[bool, Parameter(negative="", help="Show the trace of an error, and a log of what is done.")] = (
+        False
+    )
 
     @property
     def folder(self) -> Path:

@@ -43,13 +43,15 @@ def _usage(error: Exception, arguments: Sequence[str]) -> CounterfoilError | Non
 
     if not isinstance(error, CycloptsError):
         return None
-    words = []
+    words: list[str] = []
     for word in arguments:
         if word.startswith("-") or len(words) == 2:
             break
         words.append(word)
     said = " ".join(str(error).split())
-    return UsageError(said, f"`{' '.join(['counterfoil', *words[: _depth(words)], '--help'])}` shows what may be written.")
+    return UsageError(
+        said, f"`{' '.join(['counterfoil', *words[: _depth(words)], '--help'])}` shows what may be written."
+    )
 
 
 def _depth(words: Sequence[str]) -> int:
@@ -67,7 +69,9 @@ def _database(error: Exception) -> CounterfoilError | None:
     state = getattr(error, "sqlstate", None)
     said = (str(error) or type(error).__name__).splitlines()[0]
     if state == "42501":
-        return NotAllowedError(f"PostgreSQL does not allow it: {said}.", "`counterfoil doctor` looks at roles and grants.")
+        return NotAllowedError(
+            f"PostgreSQL does not allow it: {said}.", "`counterfoil doctor` looks at roles and grants."
+        )
     if state in ("42P01", "42883", "3F000"):
         return ConflictError(f"The database is not what this release expects: {said}.", "Run `counterfoil migrate`.")
     if state is not None and state.startswith("CF"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
@@ -11,40 +12,43 @@ from cyclopts import Parameter
 from counterfoil.cli.common import COMMON, Common, database, go
 from counterfoil.cli.output import emit, say, show, table, when
 from counterfoil.ledger import items
+from counterfoil.model.errors import UsageError
 from counterfoil.model.item import SENTENCES, ItemState
 from counterfoil.monitor import explain as stories
 from counterfoil.operations.items import Filter, filter_of, one, parse_where
 
 FlowOption = Annotated[str | None, Parameter(help="Only items of this flow.")]
-StateOption = Annotated[str | None, Parameter(help="Only items in this state, such as PERMANENT_ERROR.")]
-FaultOption = Annotated[str | None, Parameter(help="Only items with this fault, such as http_503.")]
-CaseOption = Annotated[int | None, Parameter(help="Only items this case owns.")]
-WhereOption = Annotated[
-    str | None, Parameter(help='The same in one text: "state=PERMANENT_ERROR fault=sql_23505".')
-]
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, slots=True)
+class Meant:
+    """Which items: the filters that all commands on many items share."""
+
+    flow: FlowOption = None
+    state: Annotated[str | None, Parameter(help="Only items in this state, such as PERMANENT_ERROR.")] = None
+    fault: Annotated[str | None, Parameter(help="Only items with this fault, such as http_503.")] = None
+    case: Annotated[int | None, Parameter(help="Only items this case owns.")] = None
+    where: Annotated[str | None, Parameter(help='The same in one text: "state=PERMANENT_ERROR fault=sql_23505".')] = (
+        None
+    )
+
+    def filter(self) -> Filter:
+        """Raises UsageError for a word that means nothing, and where --where stands beside others."""
+        if self.where is None:
+            return filter_of(self.flow, self.state, self.fault, self.case)
+        if any(value is not None for value in (self.flow, self.state, self.fault, self.case)):
+            raise UsageError("--where stands beside other filters.", "Write all of them in --where, or none.")
+        return parse_where(self.where)
+
+
+ALL = Meant()
 _COLUMNS = ("id", "flow", "key", "state", "since", "tries", "fault", "next", "case")
-
-
-def meant(
-    flow: str | None, state: str | None, fault: str | None, case: int | None, where: str | None
-) -> Filter:
-    """One Filter from the options. Raises UsageError where --where is beside others."""
-    if where is None:
-        return filter_of(flow, state, fault, case)
-    if any(value is not None for value in (flow, state, fault, case)):
-        from counterfoil.model.errors import UsageError
-
-        raise UsageError("--where stands beside other filters.", "Write all of them in --where, or none.")
-    return parse_where(where)
 
 
 def list_(
     *,
-    flow: FlowOption = None,
-    state: StateOption = None,
-    fault: FaultOption = None,
-    case: CaseOption = None,
-    where: WhereOption = None,
+    meant: Meant = ALL,
     prefix: Annotated[str | None, Parameter(help="Only keys that start with this.")] = None,
     all: Annotated[bool, Parameter(negative="", help="Also items that are settled.")] = False,
     limit: Annotated[int, Parameter(help="How many at most.")] = 50,
@@ -55,7 +59,7 @@ def list_(
     An item is a record that deviated: its fetch failed, a rule refused it, the table did not take it. Records that were simply
     loaded are counted in their run and have no item.
     """
-    chosen = meant(flow, state, fault, case, where)
+    chosen = meant.filter()
 
     async def work() -> int:
         async with database(common) as opened, opened.ledger.session() as session:
@@ -92,7 +96,7 @@ def _print(rows: Any, limit: int, chosen: Filter) -> None:
         say(f"The first {limit}; --limit shows more.")
 
 
-def show_item(common: Common, item: Mapping[str, Any], events: Any, attempts: Any, payload: bool) -> None:
+def _show_item(common: Common, item: Mapping[str, Any], events: Any, attempts: Any, payload: bool) -> None:
     """One item, its events and attempts. The payload may hold personal data: only where it was asked for."""
     row = {name: value for name, value in item.items() if payload or name not in ("payload",)}
     if common.json:
@@ -104,11 +108,15 @@ def show_item(common: Common, item: Mapping[str, Any], events: Any, attempts: An
         value = when(row[name]) if isinstance(row[name], datetime) else row[name]
         show(f"{name.ljust(size)}  {value}")
     show()
-    lines = [[e["at"], e["event"], e["from_state"], e["to_state"], e["actor"], e["reason"] or e["problem"]] for e in events]
+    lines = [
+        [e["at"], e["event"], e["from_state"], e["to_state"], e["actor"], e["reason"] or e["problem"]] for e in events
+    ]
     show(table(("at", "event", "from", "to", "by", "why"), lines))
     if attempts:
         show()
-        tries = [[a["number"], a["started_at"], a["lease_until"], f"{a['host'] or '-'} {a['pid'] or ''}"] for a in attempts]
+        tries = [
+            [a["number"], a["started_at"], a["lease_until"], f"{a['host'] or '-'} {a['pid'] or ''}"] for a in attempts
+        ]
         show(table(("attempt", "started", "lease until", "worker"), tries))
 
 
@@ -132,7 +140,7 @@ def show_(
     """Show one item with its events and attempts."""
 
     async def work() -> int:
-        show_item(common, *await _read(common, item, flow), payload)
+        _show_item(common, *await _read(common, item, flow), payload)
         return 0
 
     return go(work())
@@ -145,7 +153,7 @@ def explain(item: Reference, *, flow: FlowOption = None, common: Common = COMMON
         row, events, attempts = await _read(common, item, flow)
         story = stories.explain(row, events, attempts, now=datetime.now(UTC), when=when)
         if common.json:
-            emit("story", item=row["id"], flow=row["flow"], key=row["key"], state=row["state"], **stories_as_json(story))
+            emit("story", item=row["id"], flow=row["flow"], key=row["key"], state=row["state"], **_as_json(story))
             return 0
         show(f"Item {row['id']}, key {row['key']}, flow {row['flow']}: {row['state']}")
         for sentence in story.now:
@@ -161,5 +169,5 @@ def explain(item: Reference, *, flow: FlowOption = None, common: Common = COMMON
     return go(work())
 
 
-def stories_as_json(story: stories.Story) -> dict[str, Any]:
+def _as_json(story: stories.Story) -> dict[str, Any]:
     return {"now": story.now, "history": story.history, "ways": story.ways}

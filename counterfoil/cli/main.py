@@ -35,9 +35,11 @@ COMMANDS: tuple[Command, ...] = (
     Command("worker", "counterfoil.cli.flows:worker", "Work without firing schedules, on one more host."),
     Command("sync run", "counterfoil.cli.syncs:run", "Run a sync here and now, or go on with one that was left."),
     Command("sync list", "counterfoil.cli.syncs:list_", "List runs, newest first."),
-    Command("sync show", "counterfoil.cli.syncs:show", "Show one run with its sum and its faults."),
+    Command("sync show", "counterfoil.cli.syncs:show_", "Show one run with its sum and its faults."),
     Command("sync cancel", "counterfoil.cli.syncs:cancel", "Stop the open run of a flow."),
-    Command("items list", "counterfoil.cli.items:list_", "List items, newest first; without a filter those unfinished."),
+    Command(
+        "items list", "counterfoil.cli.items:list_", "List items, newest first; without a filter those unfinished."
+    ),
     Command("items show", "counterfoil.cli.items:show_", "Show one item with its events and attempts."),
     Command("items explain", "counterfoil.cli.items:explain", "Tell an item's story in plain sentences."),
     Command("items retry", "counterfoil.cli.acts:retry", "Have items tried again now."),
@@ -45,7 +47,7 @@ COMMANDS: tuple[Command, ...] = (
     Command("items cancel", "counterfoil.cli.acts:cancel", "Give items up before they are done."),
     Command("items archive", "counterfoil.cli.acts:archive", "Close items; they are never tried again."),
     Command("case list", "counterfoil.cli.cases:list_", "List open cases, the ones due first on top."),
-    Command("case show", "counterfoil.cli.cases:show", "Show one case with its items."),
+    Command("case show", "counterfoil.cli.cases:show_", "Show one case with its items."),
     Command("status", "counterfoil.cli.health:status", "How each flow stands, and what needs a person."),
     Command("audit", "counterfoil.cli.health:audit", "Prove the sum for every flow; exit 7 where it does not hold."),
     Command("doctor", "counterfoil.cli.health:doctor", "Look for faults and say how to mend each."),
@@ -72,7 +74,7 @@ def build() -> App:
     groups = {name: new(name, about) for name, about in GROUPS.items()}
     for command in COMMANDS:
         group, _, name = command.path.rpartition(" ")
-        raw = {"help_flags": []} if command.path in _RAW else {}
+        raw: dict[str, list[str]] = {"help_flags": []} if command.path in _RAW else {}
         (groups[group] if group else app).command(command.where, name=name, help=command.help, version_flags=[], **raw)
     for group_app in groups.values():
         app.command(group_app)

@@ -141,4 +141,6 @@ def _cell(value: Any) -> str:
         return short(value)
     if isinstance(value, int) and not isinstance(value, bool):
         return f"{value:,}"
-    return "".join(char if char.isprintable() else " " for char in str(value))  # a key may hold anything, a terminal obeys
+    return "".join(
+        char if char.isprintable() else " " for char in str(value)
+    )  # a key may hold anything, a terminal obeys
