@@ -23,17 +23,28 @@ class Cancelled:
     untold: int
 
 
+async def open_one(ledger: Ledger, flow: str) -> Mapping[str, Any]:
+    """The open run of a flow. Raises NotFoundError."""
+    async with ledger.session() as session:
+        row = await runs.get_open(session, flow)
+    if row is None:
+        raise _none_open(flow)
+    return row
+
+
 async def cancel(ledger: Ledger, flow: str, *, actor: str, reason: str) -> Cancelled:
     """Stop the open run of a flow. What it has loaded stays; the watermark stays. Raises NotFoundError where none is open."""
     async with ledger.transaction() as connection:
         row = await runs.get_open(connection, flow)
         if row is None or not await runs.cancel(connection, row["id"], f"{reason} (cancelled by {actor})"):
-            raise NotFoundError(
-                f"No run of {flow} is open.", f"`counterfoil sync list {flow}` shows how the last ones ended."
-            )
+            raise _none_open(flow)
         untold = await runs.open_write_backs(connection, row["id"], after="", limit=COUNT_LIMIT)
         await connection.execute(runs.SQL["drop_write_backs"], row["id"])
     return Cancelled(row["id"], RunState(row["state"]), len(untold))
+
+
+def _none_open(flow: str) -> NotFoundError:
+    return NotFoundError(f"No run of {flow} is open.", f"`counterfoil sync list {flow}` shows how the last ones ended.")
 
 
 def is_left(row: Mapping[str, Any]) -> bool:
