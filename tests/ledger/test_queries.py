@@ -8,13 +8,6 @@ import pytest
 
 from counterfoil.ledger.queries import FILES, load
 
-NAMED = [pytest.param(sql, id=f"{file}-{name}") for file in FILES for name, sql in load(file).items()]
-
-
-@pytest.fixture
-async def shared(app: Any) -> Any:
-    return app
-
 
 async def test_every_query_prepares_as_the_application(app: Any) -> None:
     for file in FILES:
@@ -23,3 +16,9 @@ async def test_every_query_prepares_as_the_application(app: Any) -> None:
                 await app.prepare(sql)
             except Exception as error:
                 raise AssertionError(f"{file}.sql, {name}: {error}") from error
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_every_query_has_a_line_that_describes_it(file: str) -> None:
+    for name, sql in load(file).items():
+        assert sql.startswith("-- "), f"{file}.sql: {name} has no line that tells its parameters"
