@@ -23,7 +23,7 @@ Result = TypeVar("Result")
 LOOK_EVERY = 1.0  # seconds between two looks at the gate of all hosts
 THROTTLE_TRIES = 20  # a source that asks for patience gets it, but not for ever
 OVERLOADED = frozenset(
-    {"timeout", "connect_timeout", "http_503", "http_504", "function_timeout"}
+    {"timeout", "unreachable", "http_503", "http_504", "function_timeout"}
 )  # these ask for less; a broken reply does not
 LONGEST_WAIT = 30.0  # a gate closed for longer is not waited for: the work is put back until it opens
 
