@@ -150,7 +150,7 @@ async def _examine(common: Common, offline: bool) -> list[Check]:
     checks += doctors.check_files(found.faults, len(found.flows))
     async with AsyncExitStack() as stack:
         try:
-            dsn, owner_dsn, notes = await stack.enter_async_context(server_of(folder, settings))
+            dsn, _, notes = await stack.enter_async_context(server_of(folder, settings))
             checks += await _examine_database(dsn)
         except CounterfoilError as error:
             return [*checks, doctors.failed("Database", error)]
