@@ -105,7 +105,7 @@ async def database(common: Common) -> AsyncIterator[Database]:
 
     folder = common.folder
     async with open_database(folder, load_settings(folder, os.environ)) as opened:
-        for note in opened.notes:
+        for note in opened.notes if common.debug else ():
             say(note)
         yield opened
 

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 
 from counterfoil.cli.common import COMMON, Common, database, go
-from counterfoil.cli.output import emit, paint, say, show, table, when
+from counterfoil.cli.output import emit, many, paint, say, show, table, when
 from counterfoil.model.errors import CounterfoilError, InvalidFilesError
 from counterfoil.monitor import audit as audits
 from counterfoil.monitor import doctor as doctors
@@ -59,7 +59,7 @@ def _print_status(found: statuses.Status) -> None:
         )
         rows.append([flow.flow, *last, sums["due"], sums["owned"], flow.row["watermark"], flow.row["next_fire_at"]])
     show(table(("flow", "last run", "at", "found", "due", "owned", "watermark", "next run"), rows))
-    show(f"\n{len(found.cases)} open cases, {len(found.workers)} workers at work.")
+    show(f"\n{many(len(found.cases), 'open case')}, {many(len(found.workers), 'worker')} at work.")
     for worker in found.workers:
         show(f"  worker {worker['id']}: process {worker['pid']} on {worker['host']} since {when(worker['started_at'])}")
     show(paint("\nNeeds attention:", "yellow") if found.attention else "\nNothing needs attention.")

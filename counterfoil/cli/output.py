@@ -73,6 +73,11 @@ def short(moment: datetime | None) -> str:
     return f"{local:%m-%d %H:%M} ({utc:%H:%M}Z)"
 
 
+def many(number: int, what: str) -> str:
+    """`1 item`, `2 items`."""
+    return f"{number:,} {what}{'s' * (number != 1)}"
+
+
 def took(seconds: float) -> str:
     if seconds < 60:
         return f"{seconds:.1f} s"

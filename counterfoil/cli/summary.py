@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from counterfoil.cli.output import table, took, when
+from counterfoil.cli.output import many, table, took, when
 from counterfoil.ledger.runs import RunFault, counts_of
 from counterfoil.model.run import RunCounts, RunState
 
@@ -105,10 +105,10 @@ def next_steps(row: Mapping[str, Any], sums: Mapping[str, Any], flow: Mapping[st
     name, said = row["flow"], []
     if sums["due"]:
         said.append(
-            f"{sums['due']:,} items are tried again by themselves, the next at {when(sums['next_action_at'])}: `counterfoil up` does it."
+            f"{many(sums['due'], 'item')} to be tried again without you, the next at {when(sums['next_action_at'])}: `counterfoil up` does it."
         )
     if sums["owned"]:
-        said.append(f"{sums['owned']:,} items need a person: `counterfoil case list --flow {name}`.")
+        said.append(f"{many(sums['owned'], 'item')} for a person: `counterfoil case list --flow {name}`.")
     if flow["next_fire_at"]:
         said.append(f"The next run is due {when(flow['next_fire_at'])}.")
     if sums["due"] or sums["owned"]:
