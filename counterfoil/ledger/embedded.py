@@ -14,6 +14,7 @@ import shlex
 import shutil
 import signal
 import socket
+import struct
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -71,6 +72,7 @@ ORPHANS = 2.0  # seconds for the children of a killed server to notice; then the
 # Below the range from which systems take ports for outgoing connections, so that the kept port stays free.
 PORTS = range(20_000, 32_000)
 PORT_TRIES = 5
+SSL_REQUEST = struct.pack("!ii", 8, 80877103)  # the one question that PostgreSQL answers before anybody logs in
 
 SETTINGS = {
     "listen_addresses": "127.0.0.1",
@@ -200,13 +202,10 @@ def status(data_dir: Path) -> Status:
 
 
 def _status(folder: Folder) -> Status:
-    server = folder.postmaster()
-    alive = server is not None and server.alive
-    state = "stopped" if folder.pgdata.exists() else "absent"
-    if folder.server_lives():
-        state = {"ready": "running"}.get(server.status, server.status) if server and alive else "orphaned"
-    major, users = folder.read("pgdata/PG_VERSION"), tuple(folder.living_users())
-    return Status(state, major, folder.port(), server.pid if server and alive else None, users, folder.log)
+    server, lives = folder.postmaster(), folder.server_lives()
+    state = _state(server) if lives else "stopped" if folder.pgdata.exists() else "absent"
+    pid = server.pid if lives and server and server.alive else None
+    return Status(state, folder.read("pgdata/PG_VERSION"), folder.port(), pid, tuple(folder.living_users()), folder.log)
 
 
 # --- up and down; all of it under the guard -----------------------------------------------------------------------
@@ -238,17 +237,42 @@ def _settled(folder: Folder, deadline: float) -> Postmaster | None:
     tell_orphans_at = time.monotonic() + ORPHANS
     while folder.server_lives():
         server = folder.postmaster()
-        alive = server is not None and server.alive
-        if server and alive and server.status == "ready":
+        if server and server.alive and server.status == "ready" and _answers(server.port):
             return server
-        if server and not alive and time.monotonic() > tell_orphans_at:
-            for pid in host.server_processes(folder.pgdata):
-                host.send(pid, signal.SIGQUIT, folder.pgdata)
-            tell_orphans_at = deadline
+        if server and not server.alive:
+            tell_orphans_at = _tell_orphans(folder, tell_orphans_at, deadline)
         if time.monotonic() > deadline:
-            _too_late(folder, server.status if server and alive else "orphaned")
+            _too_late(folder, _state(server))
         time.sleep(POLL)
     return None
+
+
+def _state(server: Postmaster | None) -> str:
+    """Of a server whose lock is held. Without `postmaster.pid` it has only just been started."""
+    if server is None:
+        return "starting"
+    return {"ready": "running"}.get(server.status, server.status) if server.alive else "orphaned"
+
+
+def _answers(port: int) -> bool:
+    """Whether it takes connections: one that was killed this moment still stands in the process table."""
+    try:
+        with socket.socket() as line:
+            line.settimeout(1)
+            line.connect(("127.0.0.1", port))
+            line.sendall(SSL_REQUEST)
+            return line.recv(1) in (b"N", b"S")
+    except OSError:
+        return False
+
+
+def _tell_orphans(folder: Folder, when: float, then: float) -> float:
+    """Ends, once it is time, what a killed server left running. Nothing is lost: it could no longer commit to anybody."""
+    if time.monotonic() < when:
+        return when
+    for pid in host.server_processes(folder.pgdata):
+        host.send(pid, signal.SIGQUIT, folder.pgdata)
+    return then
 
 
 def _too_late(folder: Folder, state: str) -> NoReturn:
@@ -256,6 +280,11 @@ def _too_late(folder: Folder, state: str) -> NoReturn:
         raise FolderBusy(
             f"Processes of a PostgreSQL that cannot be seen from here hold {folder.root}.",
             f"If another container uses this folder, stop it there, or give each its own folder, {OTHER_DATABASE}.",
+        )
+    if state == "running":
+        raise StartTimeout(
+            f"The PostgreSQL in {folder.root} runs but does not answer.",
+            "Look at its log; `counterfoil doctor` shows its process, which can be ended with `kill -QUIT`.",
         )
     if state == "stopping":
         raise StopTimeout(
@@ -292,12 +321,16 @@ def _initialise(folder: Folder, binaries: host.Binaries, guard: int, durable: bo
         folder.write("password", secrets.token_urlsafe(24))
     draft = folder.root / f"pgdata.new-{secrets.token_hex(4)}"
     draft.mkdir(mode=0o700)
+    # A file for initdb alone: it may run as somebody who may not read ours, nor a pipe of ours.
+    once = folder.root / f"{draft.name}.password"
     try:
         identity = _new_identity(folder, draft, binaries)
+        folder.write(once.name, folder.password())
+        folder.give(once, draft.stat().st_uid)
         options = "-N -A scram-sha-256 -E UTF8 --locale=C --locale-provider=builtin --builtin-locale=C.UTF-8"
-        password = [*shlex.split(options), "-U", NAME, "--pwfile=/dev/stdin", "--no-instructions", "-D", draft.name]
+        names = [*shlex.split(options), "-U", NAME, f"--pwfile={once.name}", "--no-instructions", "-D", draft.name]
         steps: list[tuple[list[str], str]] = [
-            ([binaries("initdb"), *password], folder.password() + "\n"),
+            ([binaries("initdb"), *names], ""),
             (_single(binaries, draft, "-F"), f"create database {NAME}\n"),
         ]
         if durable:
@@ -309,6 +342,7 @@ def _initialise(folder: Folder, binaries: host.Binaries, guard: int, durable: bo
         draft.replace(folder.pgdata)
         _sync(folder.root)
     finally:
+        once.unlink(missing_ok=True)
         shutil.rmtree(draft, ignore_errors=True)
     notes.append(f"A new database folder was made in {folder.root} (PostgreSQL {binaries.major}).")
 
@@ -484,13 +518,15 @@ def _shut_down(folder: Folder, timeout: float) -> bool:
     """Fast shutdown: open transactions are rolled back, everything committed is written. Waits for the last process."""
     if not folder.server_lives():
         return False
-    deadline = time.monotonic() + timeout
+    deadline, tell_orphans_at = time.monotonic() + timeout, time.monotonic() + ORPHANS
     told = False
     while folder.server_lives():
         server = folder.postmaster()
         if server and server.alive and not told:
             told = host.send(server.pid, signal.SIGINT, folder.pgdata)
+        if server and not server.alive:
+            tell_orphans_at = _tell_orphans(folder, tell_orphans_at, deadline)
         if time.monotonic() > deadline:
-            _too_late(folder, "stopping" if told else "orphaned")
+            _too_late(folder, "stopping" if server and server.alive else "orphaned")
         time.sleep(POLL)
     return True

@@ -109,7 +109,8 @@ CAUSES: tuple[tuple[str, type[EmbeddedError], str, str], ...] = (
     ),
     (
         r"could not locate a valid checkpoint record|invalid checkpoint|could not find .*pg_control|"
-        r"incorrect checksum in control file|could not open (file|directory) \"(global|base|pg_)",
+        r"incorrect checksum in control file|could not find the database system|"
+        r"could not open (file|directory) \"(global|base|pg_)",
         DataDamaged,
         "The database in {place} is damaged.",
         "Restore it from a backup, or move its `pgdata` away and start again: a new, empty one is made.",

@@ -119,6 +119,8 @@ class Folder:
         drafts = list(self.root.glob("pgdata.new-*"))
         for draft in drafts:
             shutil.rmtree(draft, ignore_errors=True)
+            if draft.is_file():
+                draft.unlink()
         return len(drafts)
 
     def postmaster(self) -> Postmaster | None:
