@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, settings
 from counterfoil.ledger import pool
 from counterfoil.ledger.migrate import migrate
 from counterfoil.ledger.pool import Ledger
-from tests.support import Databases, FakeClock, throw_away_server
+from tests.support import Databases, FakeClock, Recycler, throw_away_server
 
 settings.register_profile(
     "quick", deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True
@@ -43,27 +43,37 @@ def server_dsn() -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
-def template(server_dsn: str) -> Iterator[str]:
-    """The name of a database that was migrated once; nothing may be written into it."""
+def session_loop() -> Iterator[asyncio.Runner]:
+    """Where the connections live that outlast a test."""
+    with asyncio.Runner() as runner:
+        yield runner
+
+
+@pytest.fixture(scope="session")
+def session_databases(server_dsn: str, session_loop: asyncio.Runner) -> Iterator[Databases]:
+    """To make databases from fixtures that outlast a test."""
+    databases = session_loop.run(Databases.open(server_dsn))
+    yield databases
+    session_loop.run(databases.close())
+
+
+@pytest.fixture(scope="session")
+def template(session_databases: Databases, session_loop: asyncio.Runner) -> str:
+    """The name of a database that was migrated once; nothing may be written into it, nor stay connected."""
 
     async def make() -> str:
-        databases = await Databases.open(server_dsn)
-        try:
-            name = await databases.create()
-            connection = await pool.connect(databases.dsn(name))
-            await migrate(connection)
-            await connection.close()
-        except BaseException:
-            await databases.close()
-            raise
-        made.append(databases)
+        name = await session_databases.create()
+        connection = await pool.connect(session_databases.dsn(name))
+        await migrate(connection)
+        await connection.close()
         return name
 
-    made: list[Databases] = []
-    with asyncio.Runner() as runner:
-        name = runner.run(make())
-        yield name
-        runner.run(made[0].close())
+    return session_loop.run(make())
+
+
+@pytest.fixture(scope="session")
+def recycler(session_databases: Databases, template: str) -> Recycler:
+    return Recycler(session_databases, template)
 
 
 @pytest.fixture
@@ -77,9 +87,11 @@ async def databases(server_dsn: str) -> AsyncIterator[Databases]:
 
 
 @pytest.fixture
-async def database(databases: Databases, template: str) -> str:
-    """The DSN of a migrated database of this test's own."""
-    return databases.dsn(await databases.create(template))
+def database(session_databases: Databases, recycler: Recycler, session_loop: asyncio.Runner) -> Iterator[str]:
+    """The DSN of a migrated, empty database of this test's own."""
+    name, shape = session_loop.run(recycler.take())
+    yield session_databases.dsn(name)
+    session_loop.run(recycler.give_back(name, shape))
 
 
 @pytest.fixture

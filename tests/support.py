@@ -125,6 +125,69 @@ class Databases:
         await self._connection.close()
 
 
+_USED_TABLES = """
+select format('%I.%I', n.nspname, c.relname) from pg_class c join pg_namespace n on n.oid = c.relnamespace
+where n.nspname = 'counterfoil' and c.relkind in ('r', 'p') and c.relname not in ('item_move', 'migration')
+  and pg_relation_size(c.oid) > 0
+"""
+_ADDED_SCHEMAS = """
+select nspname from pg_namespace n where nspname not like 'pg\\_%' and nspname not in ('information_schema', 'counterfoil')
+  and (nspname <> 'public' or exists (select 1 from pg_class where relnamespace = n.oid)
+    or exists (select 1 from pg_proc where pronamespace = n.oid) or exists (select 1 from pg_type where typnamespace = n.oid))
+"""
+_SHAPE = """
+select array[
+  (select count(*)::text from pg_db_role_setting s join pg_database d on d.oid = s.setdatabase where d.datname = current_database()),
+  (select count(*) || '/' || sum(oid::bigint) || '/' || max(xmin::text::bigint) from pg_proc where pronamespace = 'counterfoil'::regnamespace),
+  (select count(*) || '/' || sum(oid::bigint) from pg_constraint where connamespace = 'counterfoil'::regnamespace),
+  (select count(*) || '/' || sum(oid::bigint) from pg_class where relnamespace = 'counterfoil'::regnamespace),
+  (select md5(string_agg(m::text, ',' order by m.number)) from counterfoil.migration m),
+  (select md5(string_agg(m::text, ',' order by m::text)) from counterfoil.item_move m)]
+"""
+
+_BYTES = "select sum(pg_relation_size(oid))::bigint from pg_class where relnamespace = 'counterfoil'::regnamespace"
+
+
+class Recycler:
+    """Migrated databases that are emptied and used again, since to make one costs twenty times as much.
+
+    A test may write rows, make tables outside the ledger's schema, and leave connections. One that changes the ledger's schema
+    itself spoils its database, and that is noticed: it is not used again.
+    """
+
+    def __init__(self, databases: Databases, template: str) -> None:
+        self._databases, self._template = databases, template
+        self._free: list[tuple[str, Any]] = []
+
+    async def take(self) -> tuple[str, Any]:
+        """Name of an empty database and its shape, to be given back."""
+        if self._free:
+            return self._free.pop()
+        name = await self._databases.create(self._template)
+        connection = await asyncpg.connect(self._databases.dsn(name))
+        shape = await connection.fetchval(_SHAPE)
+        await connection.close()
+        return name, shape
+
+    async def give_back(self, name: str, shape: Any) -> None:
+        connection = await asyncpg.connect(self._databases.dsn(name))
+        try:
+            await connection.execute(
+                "select pg_terminate_backend(pid) from pg_stat_activity where datname = current_database() and pid <> pg_backend_pid()"
+            )
+            if await connection.fetchval(_SHAPE) != shape or await connection.fetchval(_BYTES) > 2**23:
+                return
+            for (schema,) in await connection.fetch(_ADDED_SCHEMAS):
+                await connection.execute(f'drop schema "{schema}" cascade')
+            await connection.execute("create schema if not exists public")
+            if used := [table for (table,) in await connection.fetch(_USED_TABLES)]:
+                # Rows go without their foreign keys being asked; to truncate would make a dozen files anew.
+                await connection.execute(";".join(["set session_replication_role = replica", *(f"delete from {t}" for t in used)]))
+            self._free.append((name, shape))
+        finally:
+            await connection.close()
+
+
 # --- time ----------------------------------------------------------------------------------------------------
 
 NOON = datetime(
