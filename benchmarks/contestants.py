@@ -61,7 +61,7 @@ def clean() -> dict[str, str]:
 
 # --- ours ---------------------------------------------------------------------------------------------------------
 
-OURS = (sys.executable, "-m", "counterfoil.cli.main")
+OURS = (sys.executable, "-m", "counterfoil")
 
 
 def ours_environment(task: Task) -> Mapping[str, str]:
