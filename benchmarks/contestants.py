@@ -61,7 +61,7 @@ def clean() -> dict[str, str]:
 
 # --- ours ---------------------------------------------------------------------------------------------------------
 
-OURS = (sys.executable, "-m", "counterfoil.cli.main")
+OURS = (sys.executable, "-m", "counterfoil")
 
 
 def ours_environment(task: Task) -> Mapping[str, str]:
@@ -81,7 +81,7 @@ def ours_work(task: Task) -> Commands:
 
 
 def seed_environment(task: Task) -> Mapping[str, str]:
-    return {**clean(), "DATABASE_URL": task.dsn}
+    return {**clean(), "PYTHONPATH": str(ROOT), "DATABASE_URL": task.dsn}
 
 
 def seed_prepare(task: Task) -> Sequence[Commands]:

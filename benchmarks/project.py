@@ -25,7 +25,8 @@ fields:
   - {external: created_at, internal: created_at, type: datetime}
   - {external: updated_at, internal: updated_at, type: datetime}
 """
-DETAIL = """  list: {{path: /changed, query: {{since: "{{since}}"}}, items: data}}
+DETAIL = """  watermark: {{lookback: all}}
+  list: {{path: /changed, query: {{since: "{{since}}"}}, items: data}}
   detail: {{path: "/records/{{key}}", record: data}}
 pull: {{concurrency: 15{adaptive}}}"""
 PAGES = """  list:
@@ -39,7 +40,6 @@ source:
   url: ${{API_BASE_URL}}
   key: id
   changed: updated_at
-  watermark: {{lookback: all}}
 {source}
 mapping: records
 destination: {{table: public.records, key: [id]}}

@@ -64,7 +64,7 @@ def reached(results: Results, goal: Goal) -> tuple[float | None, bool | None]:
 
 def table(results: Results, works: Sequence[Work]) -> str:
     """All of it as text: machine and versions, what everyone took, ours against the goals."""
-    parts = [machine(results), *map(str, results.notes), "", *_grid(list(_taken_rows(results, works))), ""]
+    parts = [machine(results), *dict.fromkeys(results.notes), "", *_grid(list(_taken_rows(results, works))), ""]
     parts += _grid(list(_goal_rows(results)))
     parts += [f"{who} did not take part: {why}" for who, why in sorted(results.missing.items())]
     return "\n".join(parts)
@@ -86,6 +86,7 @@ def _taken_rows(results: Results, works: Sequence[Work]) -> Iterator[tuple[str, 
     yield ("work", "who", "runs", "wall s", "CPU s", "peak MB", "x floor", "ours is")
     for name, title in _sections(works, results):
         floor = results.floor(name)
+        yield ("", title, *[""] * 6)
         if floor is not None:
             yield (
                 name,
@@ -99,7 +100,6 @@ def _taken_rows(results: Results, works: Sequence[Work]) -> Iterator[tuple[str, 
             )
         for who, runs in results.taken.get(name, {}).items():
             yield (name, who, str(len(runs)), *_figures(results, name, who, floor))
-        yield ("", f"  {title}", *[""] * 6)
 
 
 def _sections(works: Sequence[Work], results: Results) -> Iterator[tuple[str, str]]:

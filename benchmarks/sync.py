@@ -174,10 +174,10 @@ def _one_run(bench: Bench, work: Work, one: Contestant, task: Task, repeat: int)
         done = _run(bench, one, one.work(half), half)
         if done.problem:
             return _tell(bench, work.name, one, _failed(done, "the load before"), repeat)
-    _stats(bench, "reset")
+    before = _stats(bench, "reset")
     taken = _run(bench, one, one.work(task), task)
     _tell(bench, work.name, one, _checked(bench, work, one, task, taken), repeat)
-    _check_calls(bench, work, one, taken)
+    _check_calls(bench, work, one, taken, before)
     if work.again and not taken.problem:
         taken = _run(bench, one, one.work(task), task)
         _tell(bench, f"{work.name} again", one, _checked(bench, work, one, task, taken), repeat)
@@ -210,18 +210,21 @@ def _checked(bench: Bench, work: Work, one: Contestant, task: Task, taken: Taken
     return Taken(taken.wall, taken.cpu, taken.memory, problem)
 
 
-def _check_calls(bench: Bench, work: Work, one: Contestant, taken: Taken) -> None:
-    """The source's own count: a call too many or too many at a time is told beside the table."""
-    found = _stats(bench, "stats")[work.base]
-    bench.say(
-        f"      the source counted {found['calls']} calls, {found['most']} at a time, {found['latency']:.1f} s of latency"
-    )
+def _check_calls(bench: Bench, work: Work, one: Contestant, taken: Taken, before: Mapping[str, Any]) -> None:
+    """The source's own count: calls too many, too many at a time, or a source that was itself the limit, is told beside the table."""
+    now = _stats(bench, "stats")
+    found, busy = now[work.base], (now["cpu"] - before["cpu"]) / taken.wall
+    bench.say(f"         the source: {found['calls']} calls, {found['most']} at a time, busy {busy:.0%} of the time")
     expected = work.count + 1 if work.kind == "changed" else None
-    if not taken.problem and expected and found["calls"] != expected:
-        bench.results.notes.append(f"{work.name}: {one.name} made {found['calls']} calls where {expected} would do.")
     cap = 60 if work.flow.endswith("adaptive") else 15
-    if work.kind == "changed" and found["most"] > cap:
-        bench.results.notes.append(f"{work.name}: {one.name} had {found['most']} calls open, more than {cap}.")
+    told = {
+        f"made {found['calls']} calls where {expected} would do": expected not in (None, found["calls"]),
+        f"had {found['most']} calls open at a time, more than {cap}": work.kind == "changed" and found["most"] > cap,
+        f"kept the source busy {busy:.0%} of the time: the source may have been the limit": busy > 0.6,
+    }
+    bench.results.notes += [
+        f"{work.name}: {one.name} {text}." for text, true in told.items() if true and not taken.problem
+    ]
 
 
 def _measure_floor(bench: Bench, work: Work, repeat: int) -> None:
