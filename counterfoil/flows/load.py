@@ -144,8 +144,9 @@ def _across(files: list[_File]) -> None:
             )
         names.setdefault(name, report.file)
         to = draft.destination
-        if to is None or not to.table or not to.key:
-            continue
+        made = {spec.column for spec in draft.mapping.fields} if draft.mapping else set()
+        if to is None or not to.table or not to.key or not made.issuperset(to.key):
+            continue  # its key has a fault of its own
         key, first = tables.setdefault(to.qualified, (tuple(sorted(to.key)), report.file))
         if key != tuple(sorted(to.key)):
             problem = (
