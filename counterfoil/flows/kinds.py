@@ -136,10 +136,9 @@ def cron() -> Kind:
             raise ValueError
         try:
             next(CronSim(value, datetime(2026, 1, 1, tzinfo=UTC)))
-        except CronSimError as error:
-            raise ValueError(f"The schedule `{value[:60]}` cannot be read: {str(error).lower()}.") from None
-        except StopIteration:
-            raise ValueError(f"The schedule `{value[:60]}` names a day that never comes.") from None
+        except (CronSimError, StopIteration) as error:
+            why = str(error).lower() or "its time never comes"
+            raise ValueError(f"The schedule `{value[:60]}` cannot be read: {why}.") from None
         return " ".join(value.split())
 
     return scalar_kind(check, CRON_REMEDY, {"type": "string"})

@@ -48,7 +48,7 @@ def load_project(folder: Path) -> Project:
     _across(files)
     reports += [file.report for file in files] + list(_misnamed(folder))
     faults = [*function_faults, *(fault for report in reports for fault in report.faults)]
-    flows = {flow.name: flow for file in files if (flow := _flow_of(file)) is not None}
+    flows = {flow.name: flow for file in files if (flow := _flow_of(file, known)) is not None}
     return Project(
         MappingProxyType(flows),
         functions,
@@ -62,7 +62,7 @@ def load_flow_text(text: str, name: str = "flow.yaml", functions: Functions | No
     report = Report(name)
     root = parse_yaml(text, report)
     known = Known({}, functions or Functions())
-    flow = _flow_of(_File(report, None if root is None else _draft(root, known, report)))
+    flow = _flow_of(_File(report, None if root is None else _draft(root, known, report)), known)
     if flow is None:
         raise InvalidFilesError(tuple(report.faults))
     return flow
@@ -144,8 +144,9 @@ def _across(files: list[_File]) -> None:
             )
         names.setdefault(name, report.file)
         to = draft.destination
-        if to is None or not to.table or not to.key:
-            continue
+        made = {spec.column for spec in draft.mapping.fields} if draft.mapping else set()
+        if to is None or not to.table or not to.key or not made.issuperset(to.key):
+            continue  # its key has a fault of its own
         key, first = tables.setdefault(to.qualified, (tuple(sorted(to.key)), report.file))
         if key != tuple(sorted(to.key)):
             problem = (
@@ -154,10 +155,12 @@ def _across(files: list[_File]) -> None:
             report.fault(draft.line("destination", "key"), problem, "Use the same key in both, or another table.")
 
 
-def _flow_of(file: _File) -> SyncFlow | None:
-    """The flow of a file without faults. A mapping that is None has its fault in its own file."""
+def _flow_of(file: _File, known: Known) -> SyncFlow | None:
+    """The flow of a file without faults, whose mapping and functions have none in their own files."""
     draft = file.draft
     if draft is None or file.report.faults or draft.mapping is None:
+        return None
+    if known.functions is None and (draft.values.get("decision") or draft.mapping.function):
         return None
     values: dict[str, Any] = {name: value for name, value in draft.values.items() if name != "kind"}
     mapping = draft.mapping if draft.mapping.name else replace(draft.mapping, name=values["name"])

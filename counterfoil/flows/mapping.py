@@ -84,7 +84,8 @@ def compile_mapping(
     Raises ValueError for paths, defaults or zones that are none; `load_project` has found those before.
     """
     zone = UTC if timezone == "UTC" else ZoneInfo(timezone)
-    head = _Head(parse_path(key_path), parse_path(changed_path) if changed_path else None, zone, mapping.fields)
+    read = () if mapping.function else mapping.fields  # a function's fields stand in no record
+    head = _Head(parse_path(key_path), parse_path(changed_path) if changed_path else None, zone, read)
     fields = [_Field.of(spec, zone, mapping) for spec in mapping.fields]
     fast = None if mapping.function else compile_fast(mapping, head.key, head.changed, head.format, zone)
     careful = _mapped_by(function, head, fields) if function else _careful(head, fields)

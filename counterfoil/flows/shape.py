@@ -118,9 +118,13 @@ def scalar_kind(check: Callable[[Any], Any], needed: str, schema: Mapping[str, A
     """`check(value)` gives the value or raises ValueError, whose text (if any) is the problem. `needed` is the remedy."""
 
     def read(node: Node, report: Report, label: str) -> Any:
+        brace = _unquoted(node)
+        if brace:
+            report.fault(node.place, f"{label} has a brace without quotes.", f'Put quotes around it: "{brace}".')
+            return BAD
         try:
             if isinstance(node.value, dict | list) or node.value is None:
-                raise ValueError(_unquoted(node, label))
+                raise ValueError
             return check(node.value)
         except ValueError as error:
             shown = "not acceptable" if secret else said(node.value)
@@ -130,12 +134,10 @@ def scalar_kind(check: Callable[[Any], Any], needed: str, schema: Mapping[str, A
     return Kind(read, schema)
 
 
-def _unquoted(node: Node, label: str) -> str:
+def _unquoted(node: Node) -> str:
     """`{since}` without quotes is a section to YAML: say so, since nothing in the file looks wrong."""
     names = list(node.value) if isinstance(node.value, dict) else []
-    if len(names) == 1 and node.value[names[0]].value is None:
-        return f'{label} has a brace without quotes. Write it as "{{{names[0]}}}".'
-    return ""
+    return f"{{{names[0]}}}" if len(names) == 1 and node.value[names[0]].value is None else ""
 
 
 def _only(kind: type | tuple[type, ...]) -> Callable[[Any], Any]:

@@ -287,7 +287,7 @@ ON_FAILURE = Shape(
 
 def _field(**given: Any) -> FieldSpec:
     internal = given.get("internal", "")
-    return FieldSpec(**{"external": internal, "column": snake_case(internal), **given})
+    return FieldSpec(**{"external": "", "column": snake_case(internal), **given})
 
 
 FIELD = Shape(
@@ -300,7 +300,7 @@ FIELD = Shape(
             "our name for it.",
             required=True,
         ),
-        E("type", choice(FieldType), "what it holds.", required=True, blank=FieldType.STRING),
+        E("type", choice(FieldType), "what it holds.", required=True),
         E("column", column(), "the column; if not given the internal name in snake_case."),
         E("required", flag(), "a record without it is not loaded but becomes an item."),
         E("default", anything(), "stands in where the record has none."),
