@@ -62,8 +62,11 @@ def _given(folder: Path) -> Path:
     return folder.resolve()
 
 
-def go(work: Coroutine[Any, Any, int]) -> int:
-    """Run a command's work to its end. SIGTERM is as Ctrl-C: what is held is given back, then we leave."""
+def go(work: Coroutine[Any, Any, int], *, fast: bool = False) -> int:
+    """Run a command's work to its end. SIGTERM is as Ctrl-C: what is held is given back, then we leave.
+
+    `fast`: on uvloop where it is installed; only worth its import where much is fetched.
+    """
 
     async def guarded() -> int:
         task = asyncio.current_task()
@@ -73,9 +76,18 @@ def go(work: Coroutine[Any, Any, int]) -> int:
         return await work
 
     try:
-        return asyncio.run(guarded())
+        with asyncio.Runner(loop_factory=_fast_loop() if fast else None) as runner:
+            return runner.run(guarded())
     except asyncio.CancelledError:
         raise KeyboardInterrupt from None
+
+
+def _fast_loop() -> Any:
+    try:
+        import uvloop
+    except ImportError:  # Windows, PyPy: the standard loop does the same, slower
+        return None
+    return uvloop.new_event_loop
 
 
 def log_to_stderr(*, level: str, debug: bool) -> None:

@@ -86,7 +86,7 @@ def demo(
 ) -> int:
     """See it work: the examples against their simulators, faults on, and the sum proven at the end."""
     log_to_stderr(level="error", debug=debug)
-    return go(_demo(folder.absolute()))
+    return go(_demo(folder.absolute()), fast=True)
 
 
 async def _demo(folder: Path) -> int:

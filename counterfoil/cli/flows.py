@@ -84,7 +84,7 @@ def _work(common: Common, *, schedules: bool) -> int:
         say("Stopped in order.")
         return 0
 
-    return go(work())
+    return go(work(), fast=True)
 
 
 def _stop_on_signals(stop: asyncio.Event) -> None:

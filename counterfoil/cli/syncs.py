@@ -68,7 +68,7 @@ def run(
             run_id = await _started(app, flow, window, size, follow, reason, common)
             return await _worked(app, run_id, common) if wait or follow else _left(run_id, common)
 
-    return go(work())
+    return go(work(), fast=True)
 
 
 def _moment(text: str | None, flag: str) -> datetime | None:
