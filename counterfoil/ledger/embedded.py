@@ -220,14 +220,15 @@ def _bring_up(
     binaries = host.find_binaries()
     if folder.sweep_drafts():
         notes.append("An earlier start was killed while it made the database; what it left was removed.")
-    if not folder.pgdata.exists() or not any(folder.pgdata.iterdir()):
+    is_new = not folder.pgdata.exists() or not any(folder.pgdata.iterdir())
+    if is_new:
         _initialise(folder, binaries, guard, durable, notes)
     identity = _identity(folder, binaries)
     _clear_traces(folder, notes)
     if not folder.password():
         _new_password(folder, binaries, identity, guard)
         notes.append("The file `password` was gone; the database has a new one.")
-    if identity.words:
+    if is_new and identity.words:  # told once, not at every command
         notes.append(f"PostgreSQL runs {identity.words}.")
     return _start(folder, binaries, identity, durable, port, deadline, notes), True
 
