@@ -32,7 +32,7 @@ LOG = """create table if not exists sync_log (id bigint generated always as iden
   started_at timestamptz default now(), completed_at timestamptz, found int, upserted int, fetch_failures int)"""
 UPSERT = f"""insert into records ({", ".join(COLUMNS)})
   select {", ".join(COLUMNS)} from json_populate_recordset(null::records, $1)
-  on conflict (id) do update set {", ".join(f"{name} = excluded.{name}" for name in COLUMNS[1:])}"""  # noqa: S608
+  on conflict (id) do update set {", ".join(f"{name} = excluded.{name}" for name in COLUMNS[1:])}"""
 
 
 async def process_batch(items: list, call: Callable[[object], Awaitable[object]]) -> tuple[list, list]:

@@ -87,10 +87,11 @@ class Listed:
 
     def digest(self) -> str:
         """The same for two pages with the same entries; "" for an empty page."""
-        seen = hashlib.blake2b(digest_size=12)
-        for raw in (*self.entries, *(broken.raw for broken in self.broken)):
-            seen.update(raw)
-        return seen.hexdigest() if self.count else ""
+        if not self.count:
+            return ""
+        seen = hashlib.blake2b(b"".join(self.entries), digest_size=12)
+        seen.update(b"".join(broken.raw for broken in self.broken))
+        return seen.hexdigest()
 
 
 class ListReader:

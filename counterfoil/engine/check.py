@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Any
 
 from counterfoil.engine.job import SyncJob
 from counterfoil.flows.judge import JudgeFault, judge
@@ -57,51 +58,76 @@ class Checked:
         return [row.key for row in self.rows] + [deviation.key for deviation in self.deviations]
 
 
-def check(job: SyncJob, fetched: Sequence[Fetched], broken: Sequence[BrokenEntry] = ()) -> Checked:
-    """Sort a chunk of records into rows and deviations. Never raises for what stands in a record."""
-    out = Checked(listed=len(fetched) + len(broken))
-    came = [(one.key, one.raw) for one in fetched if one.raw is not None]
-    best: dict[str, tuple[Row, bytes]] = {}
-    for (asked, raw), result in zip(came, job.mapper.map_page([raw for _, raw in came]), strict=True):
-        if isinstance(result, RowFault):
-            key = asked or result.key or no_key(raw)
-            out.deviations.append(Deviation(key, ItemEvent.REJECT, result.fault, result.problem, raw))
-        elif asked is not None and asked != result.key:
-            problem = "The reply holds another record than the one asked for."
-            out.deviations.append(Deviation(asked, ItemEvent.FAIL_TEMPORARILY, "other_record", problem))
-        else:
-            _see_change(out, result.changed_at)
-            if (known := best.get(result.key)) is not None:
-                out.duplicates += 1
-            if known is None or _newer(result, known[0]):
-                best[result.key] = (result, raw)
-    for row, raw in best.values():
-        _sort_row(job, out, row, raw)
+def check(
+    job: SyncJob,
+    fetched: Sequence[Fetched] = (),
+    broken: Sequence[BrokenEntry] = (),
+    *,
+    entries: Sequence[bytes] = (),
+) -> Checked:
+    """Sort a chunk into rows and deviations: `entries` of a list of full records, or records `fetched` one by one.
+
+    Never raises for what stands in a record.
+    """
+    out = Checked(listed=len(entries) + len(fetched) + len(broken))
+    raws = [*entries, *(one.raw for one in fetched if one.raw is not None)]
+    asked = [one.key for one in fetched if one.raw is not None]
+    results = job.mapper.map_page(raws)
+    best = _choose(out, results, raws, asked)
+    out.latest_changed = max((row.changed_at for row in best.values() if row.changed_at is not None), default=None)
+    place = {id(row): at for at, row in enumerate(results)} if len(best) < len(raws) else None
+    came = raws if place is None else [raws[place[id(row)]] for row in best.values()]
+    if job.decide is None:
+        out.rows, out.raws = list(best.values()), came
+    else:
+        for row, raw in zip(best.values(), came, strict=True):
+            _judge(job, job.decide, out, row, raw)
     out.deviations.extend(_unfetched(one.key or "", one.error) for one in fetched if one.error is not None)
     out.deviations.extend(_broken(entry) for entry in broken)
-    _drop_repeated(out)
+    if out.deviations:
+        _drop_repeated(out)
     return out
 
 
+def _choose(
+    out: Checked, results: Sequence[Row | RowFault], raws: Sequence[bytes], asked: Sequence[str | None]
+) -> dict[str, Row]:
+    """One row for each key: the one changed last, else the first. Faults become deviations. `asked`: the keys of those
+    fetched singly, which come last."""
+    best: dict[str, Row] = {}
+    first_asked = len(results) - len(asked)
+    for at, result in enumerate(results):
+        key = asked[at - first_asked] if at >= first_asked else None
+        if type(result) is not Row:
+            assert isinstance(result, RowFault)
+            known_as = key or result.key or no_key(raws[at])
+            out.deviations.append(Deviation(known_as, ItemEvent.REJECT, result.fault, result.problem, raws[at]))
+        elif key is not None and key != result.key:
+            problem = "The reply holds another record than the one asked for."
+            out.deviations.append(Deviation(key, ItemEvent.FAIL_TEMPORARILY, "other_record", problem))
+        elif (known := best.setdefault(result.key, result)) is not result:
+            out.duplicates += 1
+            if _newer(result, known):
+                best[result.key] = result
+    return best
+
+
 def _newer(row: Row, known: Row) -> bool:
-    """Of two entries with one key the one changed last counts, else the first."""
     return row.changed_at is not None and known.changed_at is not None and row.changed_at > known.changed_at
 
 
-def _sort_row(job: SyncJob, out: Checked, row: Row, raw: bytes) -> None:
-    """Judge a mapped row."""
-    if job.decide is not None:
-        verdict = judge(job.decide, job.mapper.fields(row))
-        if isinstance(verdict, JudgeFault):
-            out.deviations.append(Deviation(row.key, ItemEvent.FAIL, verdict.fault, verdict.problem, raw, row))
-            return
-        if verdict.outcome is not Outcome.VALID:
-            event = ItemEvent.REVIEW if verdict.outcome is Outcome.WARNING else ItemEvent.REJECT
-            reason = verdict.reason or f"The decision says {verdict.outcome.value}."
-            out.deviations.append(Deviation(row.key, event, verdict.rule, reason, raw, row))
-            return
-    out.rows.append(row)
-    out.raws.append(raw)
+def _judge(job: SyncJob, decide: Callable[..., Any], out: Checked, row: Row, raw: bytes) -> None:
+    """What the named function says of a mapped row."""
+    verdict = judge(decide, job.mapper.fields(row))
+    if isinstance(verdict, JudgeFault):
+        out.deviations.append(Deviation(row.key, ItemEvent.FAIL, verdict.fault, verdict.problem, raw, row))
+    elif verdict.outcome is Outcome.VALID:
+        out.rows.append(row)
+        out.raws.append(raw)
+    else:
+        event = ItemEvent.REVIEW if verdict.outcome is Outcome.WARNING else ItemEvent.REJECT
+        reason = verdict.reason or f"The decision says {verdict.outcome.value}."
+        out.deviations.append(Deviation(row.key, event, verdict.rule, reason, raw, row))
 
 
 def _broken(entry: BrokenEntry) -> Deviation:
@@ -120,11 +146,6 @@ def _drop_repeated(out: Checked) -> None:
         seen.add(deviation.key)
         kept.append(deviation)
     out.deviations = kept
-
-
-def _see_change(out: Checked, changed_at: datetime | None) -> None:
-    if changed_at is not None and (out.latest_changed is None or changed_at > out.latest_changed):
-        out.latest_changed = changed_at
 
 
 def _unfetched(key: str, error: ConnectorError) -> Deviation:

@@ -50,8 +50,8 @@ async def run(
     try:
         for statement in statements:
             await connection.execute(statement)
-        async for fetched, broken in _batches(job, window, found):
-            await _try(job, connection, check(job, fetched, broken), found)
+        async for fetched, entries, broken in _batches(job, window, found):
+            await _try(job, connection, check(job, fetched, broken, entries=entries), found)
     finally:
         await transaction.rollback()
     return DryRun(found.counts, tuple(found.faults.values()))
@@ -66,16 +66,18 @@ async def _window(job: SyncJob, connection: Connection, since: datetime | None, 
     return Window(window_since(watermark, now=job.clock.now(), overlap=mark.overlap, lookback=mark.lookback))
 
 
-async def _batches(job: SyncJob, window: Window, found: _Found) -> AsyncIterator[tuple[list[Fetched], Sequence[Any]]]:
+async def _batches(
+    job: SyncJob, window: Window, found: _Found
+) -> AsyncIterator[tuple[list[Fetched], Sequence[bytes], Sequence[Any]]]:
     cursor = None
     while True:
         page = await job.caller(lambda cursor=cursor: job.source.page(window, cursor))  # type: ignore[misc]
         if not job.source.has_detail:
-            yield [Fetched(None, raw) for raw in page.entries], page.broken
+            yield [], page.entries, page.broken
         else:
             keys = _keys(job, page.entries, found)
             for start in range(0, len(keys), AT_ONCE):
-                yield list(await asyncio.gather(*(_fetch(job, key) for key in keys[start : start + AT_ONCE]))), ()
+                yield list(await asyncio.gather(*(_fetch(job, key) for key in keys[start : start + AT_ONCE]))), (), ()
         cursor = page.cursor
         if cursor is None:
             return

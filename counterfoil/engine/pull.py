@@ -39,7 +39,8 @@ class ListFailedError(ConnectorError):
 class Batch:
     """Records on their way to one transaction, and where the list stands after them."""
 
-    fetched: list[Fetched] = field(default_factory=list)
+    entries: list[bytes] = field(default_factory=list)  # whole pages
+    fetched: list[Fetched] = field(default_factory=list)  # one by one
     broken: list[BrokenEntry] = field(default_factory=list)
     size: int = 0
     start: Cursor | None = None
@@ -49,7 +50,7 @@ class Batch:
     list_ended: bool = False
 
     def full(self, rows: int) -> bool:
-        return len(self.fetched) >= rows or self.size >= CHUNK_BYTES
+        return len(self.entries) + len(self.fetched) >= rows or self.size >= CHUNK_BYTES
 
     @property
     def place(self) -> Place:
@@ -86,7 +87,7 @@ class Pull:
                 if self.careful > 0:
                     await self._settle_carefully(batch, listed_before=listed_before)
                     continue
-                checked = check(self.job, batch.fetched, batch.broken)
+                checked = check(self.job, batch.fetched, batch.broken, entries=batch.entries)
                 if writing is not None:
                     await writing
                 writing = asyncio.create_task(self._settle(checked, batch.place, listed_before=listed_before))
@@ -149,7 +150,7 @@ class Pull:
         async for was, page in self._pages(at):
             if not batch.pages:
                 batch.start = was
-            batch.fetched.extend(Fetched(None, raw) for raw in page.entries[skip:])
+            batch.entries.extend(page.entries[skip:] if skip else page.entries)
             batch.broken.extend(page.broken)
             batch.size += sum(map(len, page.entries))
             batch.cursor, batch.pages, batch.list_ended = page.cursor, batch.pages + 1, page.cursor is None
@@ -206,8 +207,9 @@ class Pull:
 
     async def _settle_carefully(self, batch: Batch, *, listed_before: bool) -> None:
         """One record a transaction, its name noted first: the one that kills its worker is known by it, and ends in a case."""
-        last = len(batch.fetched) - 1
-        for at, one in enumerate(batch.fetched):
+        records = [*batch.fetched, *(Fetched(None, raw) for raw in batch.entries)]
+        last = len(records) - 1
+        for at, one in enumerate(records):
             checked = await self._check_suspect(one)
             whole = at == last and not batch.broken
             place = batch.place if whole else Place({"at": batch.start, "skip": batch.skip + at + 1})
@@ -221,7 +223,7 @@ class Pull:
         async with self.job.ledger.session() as session:
             crashes = await runs.suspect(session, self.book.run_id, self.book.attempt, key)
         if crashes + 2 < self.job.flow.retry.crashes:
-            return check(self.job, [one])
+            return check(self.job, [one]) if one.key else check(self.job, entries=[one.raw or b""])
         problem = f"Its worker died {crashes + 2} times while it had this record in hand."
         return Checked(deviations=[Deviation(key, ItemEvent.FAIL, "crashed", problem, one.raw)], listed=1)
 

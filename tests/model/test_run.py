@@ -26,7 +26,7 @@ def test_states_are_open_or_ended() -> None:
 @given(maybe, moments, maybe, maybe)
 def test_a_watermark_never_goes_back(old: datetime | None, started: datetime, latest: datetime | None, until: datetime | None) -> None:
     new = next_watermark(old, started_at=started, latest_changed=latest, until=until)
-    assert old is None or new is not None and new >= old
+    assert old is None or (new is not None and new >= old)
 
 
 @given(maybe, moments, maybe, maybe)

@@ -216,7 +216,7 @@ class Project:
         return {row["key"]: row for row in await self.rows("select * from counterfoil.item where flow = $1", flow)}
 
     async def table(self, table: str = TABLE) -> dict[str, Mapping[str, Any]]:
-        return {row["id"]: row for row in await self.rows(f"select * from {table} order by id")}  # noqa: S608
+        return {row["id"]: row for row in await self.rows(f"select * from {table} order by id")}
 
     def stop(self) -> None:
         for process in self.processes:
@@ -249,8 +249,8 @@ class Side:
 
     def ask(self, path: str, body: Any = None) -> bytes:
         data = None if body is None else json.dumps(body).encode()
-        request = urllib.request.Request(f"{self.url}/_sim{path}", data)  # noqa: S310
-        with urllib.request.urlopen(request, timeout=20) as reply:  # noqa: S310
+        request = urllib.request.Request(f"{self.url}/_sim{path}", data)
+        with urllib.request.urlopen(request, timeout=20) as reply:
             return bytes(reply.read())
 
     def _lines(self, path: str) -> list[Any]:
@@ -337,7 +337,7 @@ async def proven(project: Project, other: Side, *, flow: str = FLOW, table: str 
     """
     await accounts_hold(project, flow)
     truth, rows, items = other.truth(), await project.table(table), await project.items(flow)
-    assert await project.value(f"select count(*) from {table}") == len(rows)  # noqa: S608
+    assert await project.value(f"select count(*) from {table}") == len(rows)
     missing = {key for key in truth if key not in rows and key not in items}
     assert not missing, f"lost: {sorted(missing)[:5]} and {len(missing)} in all"
     unaccounted = {k for k in truth if k not in rows and items[k]["state"] == "SUCCESS"}

@@ -9,7 +9,20 @@ from typing import Any
 
 import pytest
 
-from tests.promises.support import FLOW, PASSING, QUICK, Project, Side, ended, eventually, faults, outcome, proven, signal_, some_time
+from tests.promises.support import (
+    FLOW,
+    PASSING,
+    QUICK,
+    Project,
+    Side,
+    ended,
+    eventually,
+    faults,
+    outcome,
+    proven,
+    signal_,
+    some_time,
+)
 
 SMALL: Mapping[str, Any] = {"count": 60, "page": 20, "chunk": 20, "write_back": True}
 EVERYTHING = "overlap: 3650d, lookback: all"  # a watermark, and still the whole list in each run
@@ -139,7 +152,7 @@ async def test_killed_again_and_again(project, detail: bool, number: int):
 
 async def _killed_at_random(project: Any, detail: bool, *, kills: int, seed: int) -> None:
     print(f"seed {seed}")
-    chance = random.Random(seed)  # noqa: S311
+    chance = random.Random(seed)
     bad = ["--fault", "missing_required=0.02", "--required-field", "name", "--fault", "duplicates=0.05"]
     made, other = project(
         *faults(0.01, *PASSING), *bad, *QUICK, "--seed", str(seed), "--latency", "1-3ms" if detail else "20-60ms",

@@ -12,7 +12,19 @@ import pytest
 
 from counterfoil.ledger.migrate import migrate
 from counterfoil.ledger.pool import connect
-from tests.promises.support import FLOW, Project, Server, ended, eventually, flow_text, people, proven, server, side, signal_
+from tests.promises.support import (
+    FLOW,
+    Project,
+    Server,
+    ended,
+    eventually,
+    flow_text,
+    people,
+    proven,
+    server,
+    side,
+    signal_,
+)
 
 
 @pytest.fixture(scope="module")
