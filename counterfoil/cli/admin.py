@@ -91,7 +91,7 @@ def simulate(
         return int(left.code or 0)
 
 
-def completion(shell: Annotated[Literal["bash", "zsh", "fish"], Parameter(help="The shell.")]) -> int:
+def completion(shell: Annotated[Literal["bash", "zsh", "fish"], Parameter(help="The shell.")], /) -> int:
     """Print the completion script of a shell: `eval "$(counterfoil completion bash)"`."""
     from counterfoil.cli.main import build
 

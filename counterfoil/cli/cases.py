@@ -40,6 +40,7 @@ def list_(
 
 def show_(
     case: Annotated[int, Parameter(help="Number of the case.")],
+    /,
     *,
     limit: Annotated[int, Parameter(help="How many of its items at most.")] = 20,
     common: Common = COMMON,

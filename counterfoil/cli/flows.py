@@ -45,7 +45,7 @@ def _line(fault: Fault, colour: str) -> str:
 
 
 def plan(*, common: Common = COMMON) -> int:
-    """Show what the declared flows would change: new flows, tables, columns, schedules. Changes nothing; exit 6 where a table does not match."""
+    """Show what the declared flows would change: new flows, tables, columns, schedules. Changes nothing; exit 2 where a table does not match."""
 
     async def work() -> int:
         async with project(common) as app:
@@ -58,7 +58,7 @@ def plan(*, common: Common = COMMON) -> int:
                 show(f"  {paint('+', 'green')} {change}")
             for fault in one.faults:
                 show(f"  {paint('!', 'red')} {fault}")
-        return 6 if any(one.faults for one in plans) else 0
+        return 2 if any(one.faults for one in plans) else 0
 
     return go(work())
 

@@ -68,7 +68,7 @@ def _print_status(found: statuses.Status) -> None:
 
 
 def audit(
-    flow: Annotated[str | None, Parameter(help="One flow; without it, all.")] = None, *, common: Common = COMMON
+    flow: Annotated[str | None, Parameter(help="One flow; without it, all.")] = None, /, *, common: Common = COMMON
 ) -> int:
     """Prove the sum for every flow: accepted = settled + due + owned, from counters and from the rows. Exit 7 where it does not hold."""
 

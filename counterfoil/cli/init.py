@@ -29,6 +29,7 @@ STARTER = {
 
 def init(
     folder: Annotated[Path, Parameter(help="The folder to make, or an empty one.")],
+    /,
     *,
     dry_run: DryRunFlag = False,
     common: Common = COMMON,

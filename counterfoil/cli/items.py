@@ -132,6 +132,7 @@ Reference = Annotated[str, Parameter(help="Key or id of an item; id:17 and key:1
 
 def show_(
     item: Reference,
+    /,
     *,
     flow: FlowOption = None,
     payload: Annotated[bool, Parameter(negative="", help="Also what came for it; that may be personal data.")] = False,
@@ -146,7 +147,7 @@ def show_(
     return go(work())
 
 
-def explain(item: Reference, *, flow: FlowOption = None, common: Common = COMMON) -> int:
+def explain(item: Reference, /, *, flow: FlowOption = None, common: Common = COMMON) -> int:
     """Tell an item's story in plain sentences, how it stands first."""
 
     async def work() -> int:

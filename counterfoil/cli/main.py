@@ -97,7 +97,7 @@ def main(arguments: Sequence[str]) -> int:
     if given[:1] in (["--version"], ["-V"]):
         print(f"counterfoil {__version__}")
         return 0
-    debug = "--debug" in given or os.environ.get("COUNTERFOIL_DEBUG") == "1"
+    debug = os.environ.get("COUNTERFOIL_DEBUG") == "1" or ("--debug" in given and given[:1] != ["simulate"])
     try:
         code = build()(given, exit_on_error=False, print_error=False, result_action="return_value")
         sys.stdout.flush()

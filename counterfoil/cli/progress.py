@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 from counterfoil.cli.output import is_lively, say
 
 if TYPE_CHECKING:
+    from rich.progress import TaskID
+
     from counterfoil.engine.progress import Progress
 
 EVERY = 5.0  # seconds
@@ -53,25 +55,19 @@ def _lines(clock: Callable[[], float] = time.monotonic) -> Watcher:
 def _bar() -> Iterator[Watcher]:
     # rich takes 0.1 s to load: only where there is a terminal to move something on.
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, SpinnerColumn, TextColumn, TimeElapsedColumn
+    from rich.progress import BarColumn, SpinnerColumn, TextColumn, TimeElapsedColumn
     from rich.progress import Progress as Bars
 
-    columns = (
-        SpinnerColumn(),
-        TextColumn("{task.description}"),
-        BarColumn(None),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[told]}"),
-    )
-    tasks: dict[int, int] = {}
-    with Bars(*columns, TimeElapsedColumn(), console=Console(stderr=True), transient=True) as bars:
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(20), TimeElapsedColumn())
+    tasks: dict[int, TaskID] = {}
+    with Bars(*columns, TextColumn("{task.fields[told]}"), console=Console(stderr=True), transient=True) as bars:
 
         def watch(progress: Progress) -> None:
-            counts = progress.counts
             if progress.run_id not in tasks:
                 tasks[progress.run_id] = bars.add_task(progress.flow, total=None, told="")
-            told = line_of(progress).partition(", ")[2]
-            total = counts.found if progress.list_ended else None
-            bars.update(tasks[progress.run_id], completed=counts.accounted, total=total, told=told)  # type: ignore[arg-type]
+            task, told = tasks[progress.run_id], line_of(progress).partition(": ")[2]
+            bars.update(task, completed=progress.counts.accounted, told=told)
+            if progress.list_ended:
+                bars.update(task, total=progress.counts.found)
 
         yield watch

@@ -29,6 +29,7 @@ FlowName = Annotated[str, Parameter(help="Name of a flow.")]
 
 def run(
     flow: FlowName,
+    /,
     *,
     since: Annotated[
         str | None,
@@ -176,6 +177,7 @@ def as_json(row: Mapping[str, Any]) -> dict[str, Any]:
 
 def list_(
     flow: Annotated[str | None, Parameter(help="Only runs of this flow.")] = None,
+    /,
     *,
     limit: Annotated[int, Parameter(help="How many at most.")] = 20,
     before: Annotated[int | None, Parameter(help="Only runs with a smaller number: to read on.")] = None,
@@ -204,6 +206,7 @@ def list_(
 
 def show_(
     run: Annotated[str, Parameter(help="Number of a run, or name of a flow for its newest.")],
+    /,
     *,
     common: Common = COMMON,
 ) -> int:
@@ -227,7 +230,7 @@ def show_(
     return go(work())
 
 
-def cancel(flow: FlowName, *, reason: Reason = None, dry_run: DryRunFlag = False, common: Common = COMMON) -> int:
+def cancel(flow: FlowName, /, *, reason: Reason = None, dry_run: DryRunFlag = False, common: Common = COMMON) -> int:
     """Stop the open run of a flow. What it has loaded stays, and so does the watermark: the next run asks again."""
     why = None if dry_run else needed_reason(reason)
 
