@@ -61,7 +61,6 @@ def home() -> Iterator[Path]:
 
 @pytest.fixture(scope="module")
 def made() -> Iterator[Path]:
-    """A database that was made and stopped, for the tests that are not about its making."""
     place = Path(tempfile.mkdtemp(prefix="counterfoil-"))
     with e.embedded(place / "data", durable=False):
         pass
@@ -70,9 +69,10 @@ def made() -> Iterator[Path]:
 
 
 @pytest.fixture
-def data(home: Path, made: Path) -> Path:
-    subprocess.run(["cp", "-a", str(made), str(home / "data")], check=True)
-    return home / "data"
+def data(made: Path) -> Iterator[Path]:
+    """A database that was made and is stopped, for the tests that are not about its making nor spoil it."""
+    yield made
+    e.stop(made)
 
 
 def process(folder: Path, *prefix: str, script: str = USER, uid: int | None = None) -> subprocess.Popen[str]:
@@ -81,7 +81,7 @@ def process(folder: Path, *prefix: str, script: str = USER, uid: int | None = No
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
-        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(REPOSITORY), *sys.path])},
         cwd="/",
         start_new_session=True,
     )
@@ -204,7 +204,7 @@ async def test_server_outlives_its_starter_and_the_next_start_adopts_it(data: Pa
 
 async def test_killed_server_is_recovered_with_all_that_was_committed(data: Path) -> None:
     with e.embedded(data) as server:
-        await ask(server.dsn, "create table kept as select generate_series(1, 1000) as n")
+        await ask(server.dsn, "create table many as select generate_series(1, 1000) as n")
         busy = await asyncpg.connect(server.dsn)
         # Runs for ever and looks at nothing meanwhile: an orphan that does not notice the death of the server.
         endless = asyncio.ensure_future(busy.execute("do $$ begin loop null; end loop; end $$"))
@@ -214,7 +214,7 @@ async def test_killed_server_is_recovered_with_all_that_was_committed(data: Path
             assert again.pid != server.pid
             assert again.port == server.port
             assert any("recovered" in note for note in again.notes)
-            assert await ask(server.dsn, "select count(*) from kept") == 1000
+            assert await ask(server.dsn, "select count(*) from many") == 1000
         with pytest.raises((asyncpg.PostgresError, OSError)):
             await endless
         busy.terminate()
@@ -258,12 +258,20 @@ async def test_half_made_database_of_a_killed_start_is_swept(home: Path) -> None
     assert not half.exists()
 
 
-async def test_start_that_is_too_late_is_joined_by_the_next(data: Path) -> None:
-    with pytest.raises(e.StartTimeout, match="last lines of its log"):
-        e.ensure_running(data, durable=False, timeout=0)
-    with e.embedded(data, durable=False) as server:
-        assert not server.started_by_us
-        assert await ask(server.dsn, "select 1") == 1
+async def test_server_that_is_not_ready_in_time_is_joined_by_the_next(data: Path) -> None:
+    with e.embedded(data, durable=False) as first:
+        trace = data / "pgdata/postmaster.pid"
+        ready = trace.read_text()
+        trace.write_text(ready.replace("ready   ", "starting"))
+        with pytest.raises(e.StartTimeout, match=r"(?s)last lines of its log:.*ready to accept connections"):
+            e.ensure_running(data, timeout=0)
+        trace.write_text(ready)
+        os.kill(first.pid, signal.SIGSTOP)
+        with pytest.raises(e.StartTimeout, match="runs but does not answer"):
+            e.ensure_running(data, timeout=0)
+        os.kill(first.pid, signal.SIGCONT)
+        with e.embedded(data, durable=False) as second:
+            assert (second.pid, second.started_by_us) == (first.pid, False)
 
 
 # --- what a person must hear --------------------------------------------------------------------------------------
@@ -282,7 +290,9 @@ async def test_taken_port_is_left_to_its_owner_unless_it_was_insisted_on(data: P
     assert e.status(data).users == ()
 
 
-def test_data_of_another_major_is_named_and_left_alone(data: Path) -> None:
+def test_data_of_another_major_is_named_and_left_alone(home: Path, made: Path) -> None:
+    data = home / "data"
+    subprocess.run(["cp", "-a", str(made), str(data)], check=True)
     version = data / "pgdata/PG_VERSION"
     version.write_text("15\n")
     with pytest.raises(e.OtherMajor, match=r"PostgreSQL 15; the programs here are of 18.*pg_upgrade.*dump.*move.*DSN"):
@@ -446,13 +456,13 @@ async def test_root_in_the_folder_of_a_user_runs_as_that_user(home: Path) -> Non
 
 
 @as_root
-async def test_root_without_namespaces_falls_back_to_nobody(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_root_without_namespaces_falls_back_to_nobody(
+    home: Path, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (home / "bin").mkdir()
     refusing = home / "bin/unshare"
     refusing.write_text("#!/bin/sh\necho unshare: unshare failed: Operation not permitted\nexit 1\n")
     refusing.chmod(0o755)
-    with e.embedded(home / "old", durable=False):
-        pass
     monkeypatch.setenv("PATH", str(home / "bin"))
     with e.embedded(home / "data", durable=False) as server:
         assert any("as user nobody" in note for note in server.notes)
@@ -461,7 +471,7 @@ async def test_root_without_namespaces_falls_back_to_nobody(home: Path, monkeypa
     with e.embedded(home / "data", durable=False) as server:
         assert server.started_by_us
     with pytest.raises(e.NoUnprivilegedUser, match=r"allows no user namespace .*chown -R nobody pgdata"):
-        e.ensure_running(home / "old")
+        e.ensure_running(data)
     home.chmod(0o700)
     with pytest.raises(e.NoUnprivilegedUser, match=r"nobody else can reach .* normal user"):
         e.ensure_running(home / "new")
