@@ -102,6 +102,6 @@ def _variable(name: str, environment: Mapping[str, str]) -> str:
     if not value:
         raise Misconfigured(
             f"The environment variable {name} is {'empty' if name in environment else 'not set'}.",
-            f"Set {name}, or write the value where the flow file says ${{{name}}}.",
+            f"Set it in the environment of this process: export {name}=…",
         )
     return value
