@@ -67,6 +67,7 @@ class App:
     owner_dsn: str
     dsn: str
     notes: tuple[str, ...] = ()
+    revive: Callable[[], None] | None = None
     _jobs: dict[str, SyncJob] = field(default_factory=dict)
     _gates: dict[str, Gate] = field(default_factory=dict)
 
@@ -371,7 +372,7 @@ class App:
         if schedules:
             await self.set_schedules()
         async with presence.present(self.dsn, __version__) as here:
-            queue = Queue(self.dsn, concurrent=self.settings.worker_slices)
+            queue = Queue(self.dsn, concurrent=self.settings.worker_slices, revive=self.revive)
             job_of: Callable[[str], SyncJob] = lambda name: self.job(name, here.worker)  # noqa: E731
             worker = Worker(self.ledger, self.clock, self.project.flows, here, queue, job_of)
             try:
@@ -415,4 +416,5 @@ async def open_app(
             owner_dsn=database.owner_dsn,
             dsn=database.dsn,
             notes=database.notes,
+            revive=database.revive,
         )

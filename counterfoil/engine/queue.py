@@ -51,8 +51,8 @@ async def install(owner: Connection) -> None:
 class Queue:
     """One process's end of the queue, on connections of its own."""
 
-    def __init__(self, dsn: str, *, concurrent: int) -> None:
-        self._dsn, self._concurrent = dsn, concurrent
+    def __init__(self, dsn: str, *, concurrent: int, revive: Callable[[], None] | None = None) -> None:
+        self._dsn, self._concurrent, self._revive = dsn, concurrent, revive
         self._handlers: dict[str, Handler] = {}
         self._duties: list[tuple[str, float, Duty]] = []
         self._sender: Any = None
@@ -86,6 +86,7 @@ class Queue:
                 except PASSING as error:
                     log.warning("queue.database_lost", error=type(error).__name__)
                     await self._rest(1.0)
+                    await self._bring_back()
         finally:
             for task in duties:
                 task.cancel()
@@ -119,6 +120,14 @@ class Queue:
         finally:
             self._engine = None
             connection.terminate()
+
+    async def _bring_back(self) -> None:
+        """An embedded server that was killed is started again; one of somebody else's is waited for."""
+        if self._revive is not None and not self._stopping.is_set():
+            try:
+                await asyncio.to_thread(self._revive)
+            except Exception as error:
+                log.warning("queue.database_not_back", error=str(error))
 
     async def _repeat(self, name: str, every: float, duty: Duty) -> None:
         while True:

@@ -6,7 +6,7 @@ Light on purpose: `items list` opens it without the connectors. What runs syncs 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,12 +20,26 @@ from counterfoil.settings import Settings
 
 @dataclass(frozen=True, slots=True)
 class Database:
-    """`notes`: what had to be done to have it, in plain sentences."""
+    """`notes`: what had to be done to have it, in plain sentences. `revive`: starts an embedded server that was killed; waits for it."""
 
     ledger: Ledger
     dsn: str = field(repr=False)
     owner_dsn: str = field(repr=False)
     notes: tuple[str, ...] = ()
+    revive: Callable[[], None] | None = None
+
+
+def _reviver(folder: Path, settings: Settings) -> Callable[[], None] | None:
+    """On the same port, so that every connection string stays good. A server that is up is left alone."""
+    if settings.dsn is not None:
+        return None
+
+    def revive() -> None:
+        from counterfoil.ledger.embedded import ensure_running, release  # a DSN needs no launcher
+
+        release(ensure_running(folder / settings.data_dir, durable=settings.durable))  # we count among its users already
+
+    return revive
 
 
 @asynccontextmanager
@@ -52,7 +66,7 @@ async def open_database(folder: Path, settings: Settings, *, size: int = 2) -> A
         await _require_schema(dsn, owner_dsn, embedded=settings.dsn is None)
         ledger = await Ledger.open(dsn, role=APP_ROLE, size=size)
         stack.push_async_callback(ledger.close)
-        yield Database(ledger, dsn, owner_dsn, notes)
+        yield Database(ledger, dsn, owner_dsn, notes, _reviver(folder, settings))
 
 
 async def _require_schema(dsn: str, owner_dsn: str, *, embedded: bool) -> None:
