@@ -6,7 +6,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from counterfoil.cli.common import COMMON, Common, database, go
+from counterfoil.cli.common import COMMON, Common, Limit, database, go
 from counterfoil.cli.output import emit, say, show, table, when
 from counterfoil.ledger import cases, items
 from counterfoil.model.errors import NotFoundError
@@ -18,7 +18,7 @@ def list_(
     *,
     flow: Annotated[str | None, Parameter(help="Only cases of this flow.")] = None,
     all: Annotated[bool, Parameter(negative="", help="Also cases that are closed.")] = False,
-    limit: Annotated[int, Parameter(help="How many at most.")] = 50,
+    limit: Limit = 50,
     common: Common = COMMON,
 ) -> int:
     """List open cases, the ones due first on top."""
@@ -42,7 +42,7 @@ def show_(
     case: Annotated[int, Parameter(help="Number of the case.")],
     /,
     *,
-    limit: Annotated[int, Parameter(help="How many of its items at most.")] = 20,
+    limit: Limit = 20,
     common: Common = COMMON,
 ) -> int:
     """Show one case with its items."""

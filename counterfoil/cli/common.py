@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from cyclopts import Parameter
+from cyclopts import Parameter, validators
 
 from counterfoil.cli.output import say
 from counterfoil.settings import Settings, find_project, load_settings
@@ -49,6 +49,7 @@ class Common:
 COMMON = Common()  # the default in every signature
 
 Reason = Annotated[str | None, Parameter(help="Why; it stands in the record for ever.")]
+Limit = Annotated[int, Parameter(help="How many at most.", validator=validators.Number(gte=1, lte=100_000))]
 DryRunFlag = Annotated[bool, Parameter(negative="", help="Show what would be done, and do nothing.")]
 
 

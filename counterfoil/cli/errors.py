@@ -33,7 +33,7 @@ def _object(error: CounterfoilError, faults: Sequence[Fault]) -> dict[str, Any]:
 def _known(error: Exception, arguments: Sequence[str]) -> CounterfoilError:
     if isinstance(error, CounterfoilError):
         return error
-    return _usage(error, arguments) or _database(error) or _ours(error)
+    return _usage(error, arguments) or _file(error) or _database(error) or _ours(error)
 
 
 def _usage(error: Exception, arguments: Sequence[str]) -> CounterfoilError | None:
@@ -62,15 +62,31 @@ def _depth(words: Sequence[str]) -> int:
     return next((n for n in range(len(words), 0, -1) if " ".join(words[:n]) in known), 0)
 
 
+def _file(error: Exception) -> CounterfoilError | None:
+    """A file or folder of the operating system; lost connections have no name."""
+    if not isinstance(error, OSError) or error.filename is None:
+        return None
+    from counterfoil.model.errors import NotAllowedError
+
+    kind = NotAllowedError if isinstance(error, PermissionError) else CounterfoilError
+    return kind(
+        f"{error.filename}: {error.strerror}.", "Check the name, the rights of this user, and the room on the disk."
+    )
+
+
 def _database(error: Exception) -> CounterfoilError | None:
     from counterfoil.ledger.pool import is_passing
-    from counterfoil.model.errors import ConflictError, NotAllowedError, UnhealthyError
+    from counterfoil.model.errors import ConflictError, NotAllowedError, UnhealthyError, UsageError
 
     state = getattr(error, "sqlstate", None)
     said = (str(error) or type(error).__name__).splitlines()[0]
     if state == "42501":
         return NotAllowedError(
             f"PostgreSQL does not allow it: {said}.", "`counterfoil doctor` looks at roles and grants."
+        )
+    if state is not None and state.startswith("22"):
+        return UsageError(
+            f"The database can't take such a value: {said}.", "Check the numbers and keys that were given."
         )
     if state in ("42P01", "42883", "3F000"):
         return ConflictError(f"The database is not what this release expects: {said}.", "Run `counterfoil migrate`.")

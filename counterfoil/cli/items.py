@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from counterfoil.cli.common import COMMON, Common, database, go
+from counterfoil.cli.common import COMMON, Common, Limit, database, go
 from counterfoil.cli.output import emit, say, show, table, when
 from counterfoil.ledger import items
 from counterfoil.model.errors import UsageError
@@ -51,7 +51,7 @@ def list_(
     meant: Meant = ALL,
     prefix: Annotated[str | None, Parameter(help="Only keys that start with this.")] = None,
     all: Annotated[bool, Parameter(negative="", help="Also items that are settled.")] = False,
-    limit: Annotated[int, Parameter(help="How many at most.")] = 50,
+    limit: Limit = 50,
     common: Common = COMMON,
 ) -> int:
     """List items, newest first; without a filter those unfinished.

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 from counterfoil.cli import summary
-from counterfoil.cli.common import COMMON, Common, DryRunFlag, Reason, database, go, project
+from counterfoil.cli.common import COMMON, Common, DryRunFlag, Limit, Reason, database, go, project
 from counterfoil.cli.output import emit, say, show, table
 from counterfoil.cli.progress import Watcher, watching
 from counterfoil.cli.words import duration, moment
@@ -43,7 +43,7 @@ def run(
     ] = None,
     dry_run: DryRunFlag = False,
     follow: Annotated[
-        bool, Parameter(negative="", help="Watch the run that is open, wherever it is worked on.")
+        bool, Parameter(negative="", help="Where a run is open already, watch it to its end, wherever it is worked on.")
     ] = False,
     wait: Annotated[
         bool, Parameter(name="--wait", negative="--no-wait", help="Do it here; --no-wait leaves it to a worker.")
@@ -179,7 +179,7 @@ def list_(
     flow: Annotated[str | None, Parameter(help="Only runs of this flow.")] = None,
     /,
     *,
-    limit: Annotated[int, Parameter(help="How many at most.")] = 20,
+    limit: Limit = 20,
     before: Annotated[int | None, Parameter(help="Only runs with a smaller number: to read on.")] = None,
     common: Common = COMMON,
 ) -> int:

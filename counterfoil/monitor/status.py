@@ -88,15 +88,13 @@ def _of_flow(flow: FlowStatus, at: datetime, alive: bool) -> list[str]:
     if flow.run is not None and flow.run["state"] in ("failed", "empty"):
         problem = flow.run["problem"] or "nothing was found where there used to be many."
         said.append(f"Run {flow.run['id']} of {flow.flow} ended as {flow.run['state']}: {problem}")
+    number = flow.sums["overdue"] or 0
+    late = f"{number:,} item{'s' * (number != 1)} overdue by more than 15 min"
     fire = flow.row["next_fire_at"]
     if fire is not None and fire < at - LATE:
         said.append(f"The schedule of {flow.flow} is late. Start `counterfoil up`.")
-    if flow.sums["overdue"] and not alive:
-        said.append(
-            f"{flow.sums['overdue']:,} items of {flow.flow} are due and no worker is at work. Start `counterfoil up`."
-        )
-    elif flow.sums["overdue"]:
-        said.append(
-            f"{flow.sums['overdue']:,} items of {flow.flow} are overdue by more than 15 min although a worker is at work."
-        )
+    if number and not alive:
+        said.append(f"{late} of {flow.flow}, and no worker is at work. Start `counterfoil up`.")
+    elif number:
+        said.append(f"{late} of {flow.flow}, although a worker is at work.")
     return said

@@ -70,3 +70,23 @@ def test_three_times_and_then_to_the_end(
     assert (run["found"], run["inserted"], run["rejected"], run["attempts"]) == (ROWS, ROWS - ROWS // 50, ROWS // 50, 4)
     assert asyncio.run(_loaded(database)) == ROWS - ROWS // 50
     assert cli("audit").code == 0
+
+
+def test_a_second_one_is_refused_or_follows(many_rows: Path, database: str, cli: Cli) -> None:
+    async def start() -> Any:
+        connection = await asyncpg.connect(database)
+        process = subprocess.Popen(
+            [sys.executable, "-m", "counterfoil", "sync", "run", "example"], stdout=subprocess.DEVNULL
+        )
+        while process.poll() is None and not await connection.fetchval(_FOUND):
+            pass
+        await connection.close()
+        return process
+
+    with asyncio.run(start()) as process:
+        refused = cli("sync", "run", "example")
+        followed = cli("sync", "run", "example", "--follow", "--json")
+        assert process.wait() == 0
+    assert (refused.code, "--follow" in refused.err) == (6, True)
+    assert (followed.code, followed.json["run"]["found"]) == (0, ROWS)
+    assert len(cli("sync", "list", "--json").json["runs"]) == 1

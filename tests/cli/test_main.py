@@ -59,6 +59,7 @@ def test_every_command_is_there_and_tells_what_it_does(command: object, cli: Cli
         (["itms", "list"], 2, ["items", "`counterfoil --help`"]),
         (["items", "list", "--flwo", "x"], 2, ["--flow", "`counterfoil items list --help`"]),
         (["items", "list", "--limit", "many"], 2, ["many"]),
+        (["items", "list", "--limit", "0"], 2, ["--limit"]),
         (["items", "list", "--state", "SAD"], 2, ["PERMANENT_ERROR"]),
         (["items", "retry"], 2, ["which items are meant"]),
         (["items", "retry", "a", "--where", "state=QUEUED"], 2, ["Items are named and a filter"]),

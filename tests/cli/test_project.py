@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import subprocess
@@ -179,6 +180,39 @@ def test_a_project_is_found_from_below_or_named(folder: Path, cli: Cli, monkeypa
     assert cli("check").code == 3
     assert cli("check", "--project", str(folder)).code == 0
     assert cli("--project", str(folder), "--json", "check").json["faults"] == []
+
+
+@pytest.mark.parametrize(
+    "command", [["case", "show", "9" * 25], ["items", "show", "a\0b"], ["sync", "list", "--before", "9" * 25]]
+)
+def test_a_value_no_database_takes(folder: Path, cli: Cli, command: list[str]) -> None:
+    cli("migrate")
+    said = cli(*command)
+    assert said.code in (2, 3)
+    assert "should not" not in said.err
+
+
+def test_a_folder_that_can_not_be_made(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    said = cli("init", str(tmp_path / "file" / "club"))
+    assert said.code == 1
+    assert str(tmp_path / "file") in said.err
+
+
+def test_a_backfill_by_windows(folder: Path, cli: Cli) -> None:
+    said = cli("sync", "run", "example", "--since", "2026-01-01", "--until", "2026-01-04", "--step", "1d", "--json")
+    windows = [(run["since"][:10], run["until"][:10]) for run in said.json["runs"]]
+    days = [f"2026-01-0{day}" for day in (1, 2, 3, 4)]
+    assert windows == list(itertools.pairwise(days))
+    assert said.json["run"]["id"] == said.json["runs"][-1]["id"]
+    assert len(cli("sync", "list", "--json").json["runs"]) == 3
+
+
+def test_nobody_reads_on(folder: Path) -> None:
+    command = f"{sys.executable} -m counterfoil completion bash | true; echo ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
+    assert done.stdout.splitlines()[-1] == "0"
+    assert done.stderr == ""
 
 
 def test_migrate_twice(folder: Path, cli: Cli) -> None:

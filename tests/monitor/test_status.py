@@ -34,10 +34,10 @@ async def test_due_items_and_nobody_at_work(ledger: Ledger, app: Any, owner: Any
     await act(app, "pets", ItemEvent.ACCEPT, "a")
     await owner.execute("update counterfoil.item set next_action_at = now() - interval '20 minutes'")
     (said,) = (await status(ledger)).attention
-    assert said.startswith("1 items of pets are due and no worker is at work.")
+    assert said == "1 item overdue by more than 15 min of pets, and no worker is at work. Start `counterfoil up`."
     await workers.hold_presence(owner, await start_worker(app))
     (said,) = (await status(ledger)).attention
-    assert "overdue by more than 15 min although a worker is at work" in said
+    assert said.endswith("of pets, although a worker is at work.")
 
 
 async def test_a_run_that_failed_and_one_that_was_left(ledger: Ledger, app: Any, owner: Any) -> None:
