@@ -41,7 +41,7 @@ def init(
     for name, source in () if dry_run else STARTER.items():
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(files("counterfoil.cli").joinpath("starter", source).read_text("utf-8"), "utf-8")
+        path.write_text(files("counterfoil.cli.starter").joinpath(source).read_text("utf-8"), "utf-8")
     if common.json:
         emit("init", folder=str(folder), files=list(STARTER), dry_run=dry_run)
         return 0

@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import pty
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
 from counterfoil.cli import progress
@@ -28,3 +34,25 @@ def test_without_a_terminal_nothing_moves(capsys: pytest.CaptureFixture[str]) ->
     with progress.watching(bar=True) as watch:
         watch(Progress(1, "pets", "running", RunCounts()))
     assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(("variables", "moves"), [({}, True), ({"NO_COLOR": "1"}, False), ({"TERM": "dumb"}, False)])
+def test_on_a_terminal_a_bar_moves(folder: Path, variables: dict[str, str], moves: bool) -> None:
+    terminal, other_end = pty.openpty()
+    given = {name: value for name, value in os.environ.items() if name not in ("CI", "NO_COLOR")}
+    command = [sys.executable, "-m", "counterfoil", "sync", "run", "example"]
+    done = subprocess.run(
+        command,
+        env=given | {"TERM": "xterm"} | variables,
+        stdout=subprocess.PIPE,
+        stderr=other_end,
+        text=True,
+        check=False,
+    )
+    os.close(other_end)
+    told = os.read(terminal, 1_000_000)
+    os.close(terminal)
+    assert done.returncode == 5
+    assert "found 7 = inserted 3" in done.stdout
+    assert "\x1b" not in done.stdout
+    assert (b"\x1b[" in told) is moves
