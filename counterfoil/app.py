@@ -226,7 +226,7 @@ class App:
         step: timedelta | None = None,
     ) -> int:
         """A new run, due at once. `step`: a backfill from `since` to `until`, window by window. ConflictError where one is open."""
-        self.flow(name)
+        await self.source(self.flow(name)).close()  # a missing variable is told before there is a run
         given = since is not None or until is not None
         first_until = until
         if step is not None:

@@ -23,7 +23,7 @@ from counterfoil.engine.job import SyncJob
 from counterfoil.engine.pull import ListFailedError, Pull
 from counterfoil.flows.flow import Deletes
 from counterfoil.ledger import cases, flows, items, runs
-from counterfoil.ledger.pool import PASSING, Connection, is_passing
+from counterfoil.ledger.pool import PASSING, Connection, Ledger, is_passing
 from counterfoil.model.errors import ConnectorError, LeaseLostError, Misconfigured, Transient
 from counterfoil.model.item import ItemEvent
 from counterfoil.model.run import ACCOUNTED_RUN, RunCounts, RunState, Window, next_watermark, window_since
@@ -79,6 +79,19 @@ async def work(
     except PASSING:
         await _give_back(job, run_id, attempt)
         raise
+
+
+async def refuse(
+    ledger: Ledger, run_id: int, *, worker: int, flow: str, error: ConnectorError, lease: float = 30.0
+) -> None:
+    """End a run that can't even begin here, such as for a missing variable: told in the run, and owned by a case."""
+    attempt = uuid4()
+    async with ledger.transaction() as connection:
+        if await runs.claim(connection, run_id, attempt=attempt, worker=worker, lease=timedelta(seconds=lease)) is None:
+            return
+        await runs.finish(connection, run_id, attempt, RunState.FAILED, fault=error.fault, problem=str(error))
+        await cases.open_for_flow(connection, flow, f"run:{error.fault}", f"Sync {flow} failed: {error.problem}")
+    log.error("run.refused", flow=flow, run=run_id, fault=error.fault, problem=str(error))
 
 
 async def _give_back(job: SyncJob, run_id: int, attempt: UUID) -> None:

@@ -21,6 +21,7 @@ from counterfoil.flows.flow import SyncFlow
 from counterfoil.ledger import runs
 from counterfoil.ledger.pool import PASSING, Ledger
 from counterfoil.model.clock import Clock
+from counterfoil.model.errors import ConnectorError
 
 log = structlog.get_logger(__name__)
 
@@ -66,20 +67,33 @@ class Worker:
         run_id = int(payload.split(":")[0])
         async with self.ledger.session() as session:
             row = await runs.get(session, run_id)
-        if row is not None and row["ended_at"] is None:
-            await self._on_flow(row["flow"], lambda job: sync.work(job, run_id))
+        if row is None or row["ended_at"] is not None or row["flow"] not in self.flows:
+            return
+        try:
+            job = self.job_of(row["flow"])
+        except ConnectorError as error:
+            await sync.refuse(self.ledger, run_id, worker=self.presence.worker, flow=row["flow"], error=error)
+            return
+        await self._on_flow(job, lambda: sync.work(job, run_id))
 
     async def _items_slice(self, payload: str) -> None:
-        await self._on_flow(payload.split(":")[0], retry.work)
-
-    async def _on_flow(self, name: str, work: Callable[[SyncJob], Coroutine[Any, Any, Any]]) -> None:
-        """Do a slice where this process may work on its flow; else leave it: the sweep asks again."""
+        name = payload.split(":")[0]
         if name not in self.flows:
             return
+        try:
+            job = self.job_of(name)
+        except ConnectorError as error:  # its next run tells it in a case; its items stay due
+            log.warning("items.not_tried", flow=name, problem=str(error))
+            return
+        await self._on_flow(job, lambda: retry.work(job))
+
+    async def _on_flow(self, job: SyncJob, work: Callable[[], Coroutine[Any, Any, Any]]) -> None:
+        """Do a slice where this process may work on its flow; else leave it: the sweep asks again."""
+        name = job.flow.name
         async with self.presence.flow(name) as ours:
             if not ours:
                 return
-            task: asyncio.Task[Any] = asyncio.create_task(work(self.job_of(name)))
+            task: asyncio.Task[Any] = asyncio.create_task(work())
             self.under_way.add(task)
             try:
                 await task

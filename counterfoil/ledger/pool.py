@@ -86,7 +86,7 @@ class Ledger:
         try:
             pool = await asyncpg.create_pool(
                 dsn,
-                min_size=1,
+                min_size=0,  # it holds no connection open for show, and complains of none it can't restore
                 max_size=size,
                 init=prepare_session,
                 server_settings=settings,
@@ -94,6 +94,7 @@ class Ledger:
                 command_timeout=300,
                 max_inactive_connection_lifetime=60,
             )
+            await pool.release(await pool.acquire())
         except (OSError, asyncpg.PostgresError, TimeoutError) as error:
             raise _unreachable(error) from error
         return cls(pool, dsn)

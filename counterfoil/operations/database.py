@@ -37,7 +37,9 @@ def _reviver(folder: Path, settings: Settings) -> Callable[[], None] | None:
     def revive() -> None:
         from counterfoil.ledger.embedded import ensure_running, release  # a DSN needs no launcher
 
-        release(ensure_running(folder / settings.data_dir, durable=settings.durable))  # we count among its users already
+        release(
+            ensure_running(folder / settings.data_dir, durable=settings.durable)
+        )  # we count among its users already
 
     return revive
 
