@@ -40,7 +40,11 @@ def throw_away_server() -> Iterator[str]:
     """
     folder = Path(tempfile.mkdtemp(prefix="counterfoil-test-"))
     try:
-        with _of_binaries(Path(given), folder) if (given := os.environ.get("COUNTERFOIL_TEST_PG")) else _embedded(folder) as dsn:
+        with (
+            _of_binaries(Path(given), folder)
+            if (given := os.environ.get("COUNTERFOIL_TEST_PG"))
+            else _embedded(folder) as dsn
+        ):
             yield dsn
     finally:
         shutil.rmtree(folder, ignore_errors=True)
@@ -58,9 +62,13 @@ def _of_binaries(binaries: Path, folder: Path) -> Iterator[str]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    options = f"-p {port} -c listen_addresses=127.0.0.1 -c unix_socket_directories= -c fsync=off -c synchronous_commit=off"
+    options = (
+        f"-p {port} -c listen_addresses=127.0.0.1 -c unix_socket_directories= -c fsync=off -c synchronous_commit=off"
+    )
     tool = [*unprivileged, str(binaries / "pg_ctl"), "-D", str(folder / "data"), "-w", "-s"]
-    subprocess.run([*tool, "init", "-o", "-U tester -A trust --no-sync -E UTF8 --locale=C"], check=True, stdout=subprocess.DEVNULL)
+    subprocess.run(
+        [*tool, "init", "-o", "-U tester -A trust --no-sync -E UTF8 --locale=C"], check=True, stdout=subprocess.DEVNULL
+    )
     subprocess.run([*tool, "start", "-l", str(folder / "log"), "-o", options], check=True, stdout=subprocess.DEVNULL)
     try:
         yield f"postgresql://tester@127.0.0.1:{port}/postgres"
@@ -182,7 +190,9 @@ class Recycler:
             await connection.execute("create schema if not exists public")
             if used := [table for (table,) in await connection.fetch(_USED_TABLES)]:
                 # Rows go without their foreign keys being asked; to truncate would make a dozen files anew.
-                await connection.execute(";".join(["set session_replication_role = replica", *(f"delete from {t}" for t in used)]))
+                await connection.execute(
+                    ";".join(["set session_replication_role = replica", *(f"delete from {t}" for t in used)])
+                )
             self._free.append((name, shape))
         finally:
             await connection.close()

@@ -30,7 +30,7 @@ where d.due > 0;
 -- name: held_flows
 -- Flows that have items whose attempt may be gone.
 select distinct i.flow from counterfoil.item i
-join counterfoil.attempt a on a.flow = i.flow and a.item_id = i.id and a.number = i.attempts
+left join counterfoil.attempt a on a.flow = i.flow and a.item_id = i.id and a.number = i.attempts
 where i.state = 'IN_PROGRESS' and (i.next_action_at <= counterfoil.now()
   or a.worker_id is not null and a.worker_id not in (select w from counterfoil.live_workers() w));
 
@@ -40,7 +40,7 @@ select i.key, i.state, i.released_sha256 from unnest($2::text[]) k (key) join co
 
 -- name: any_items
 -- $1 flow. Whether the flow has any item at all: most syncs have none, and then no key is probed.
-select exists (select 1 from counterfoil.item where flow = $1);
+select (select i.key from counterfoil.item i where i.flow = $1 order by i.flow, i.key limit 1) is not null;
 
 -- name: get_item
 -- $1 flow or null, $2 key or null, $3 id or null.

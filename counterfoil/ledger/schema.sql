@@ -435,16 +435,17 @@ $$;
 CREATE FUNCTION counterfoil.rescue_items(p_flow text, p_crashes integer, p_limit integer DEFAULT 1000) RETURNS TABLE(rescued bigint, failed bigint)
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
     AS $$
 begin
   return query
   with lost as (
-    select i.id, i.crashes, i.attempt_id from counterfoil.item i
-    join counterfoil.attempt a on a.flow = i.flow and a.item_id = i.id and a.number = i.attempts
+    select i.id, i.crashes, i.attempt_id from counterfoil.item i left join lateral (
+      select a.worker_id from counterfoil.attempt a where a.flow = p_flow and a.item_id = i.id and a.number = i.attempts offset 0) a on true
     where i.flow = p_flow and i.state = 'IN_PROGRESS'
       and (i.next_action_at <= counterfoil.now()
         or a.worker_id is not null and a.worker_id not in (select w from counterfoil.live_workers() w))
-    order by i.id limit p_limit for update of i skip locked
+    order by i.flow, i.next_action_at limit p_limit for update of i skip locked
   ), moved as (
     select m.* from (select array(select
       row(l.id, null, case when l.crashes + 1 >= p_crashes then 'fail' else 'rescue' end, counterfoil.now(),

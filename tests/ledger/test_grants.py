@@ -28,16 +28,20 @@ async def filled(owner: Any) -> Any:
         run = await owner.fetchval(
             "insert into counterfoil.run (flow, state, trigger, actor, created_at, next_action_at) "
             "values ($1, 'queued', 'person', 'eve', now(), now()) returning id", flow)  # fmt: skip
-        await owner.execute("insert into counterfoil.run_fault values ($1, 'failed', 'http_404', 'Unknown.', 1, '{2}')", run)
+        await owner.execute(
+            "insert into counterfoil.run_fault values ($1, 'failed', 'http_404', 'Unknown.', 1, '{2}')", run
+        )
         await owner.execute("insert into counterfoil.schedule values ($1, '* * * * *', 'UTC', 'once', now())", flow)
     return owner
 
 
-
-
 @pytest.mark.parametrize("table", CLOSED)
 async def test_the_application_writes_history_only_through_the_functions(filled: Any, app: Any, table: str) -> None:
-    for statement in (f"delete from counterfoil.{table}", f"truncate counterfoil.{table}", f"insert into counterfoil.{table} default values"):
+    for statement in (
+        f"delete from counterfoil.{table}",
+        f"truncate counterfoil.{table}",
+        f"insert into counterfoil.{table} default values",
+    ):
         with pytest.raises(asyncpg.InsufficientPrivilegeError):
             await app.execute(statement)
     column = await app.fetchval(
@@ -102,7 +106,9 @@ async def test_a_reader_sees_the_flow_it_was_granted_and_no_other(reader: Any, f
 
 
 async def test_a_reader_never_sees_a_payload(reader: Any, filled: Any) -> None:
-    await filled.execute("insert into counterfoil.reader_flow values ($1, '*')", await reader.fetchval("select session_user"))
+    await filled.execute(
+        "insert into counterfoil.reader_flow values ($1, '*')", await reader.fetchval("select session_user")
+    )
     for reading in ("payload from counterfoil.item", "* from counterfoil.item", "* from counterfoil.write_back",
                     "* from counterfoil.run_key", "* from counterfoil.reader_flow"):  # fmt: skip
         with pytest.raises(asyncpg.InsufficientPrivilegeError):
@@ -110,7 +116,9 @@ async def test_a_reader_never_sees_a_payload(reader: Any, filled: Any) -> None:
 
 
 async def test_a_reader_writes_nothing(reader: Any, filled: Any) -> None:
-    await filled.execute("insert into counterfoil.reader_flow values ($1, '*')", await reader.fetchval("select session_user"))
+    await filled.execute(
+        "insert into counterfoil.reader_flow values ($1, '*')", await reader.fetchval("select session_user")
+    )
     for statement in ("select counterfoil.accept('pets', '9')", "select counterfoil.move('pets', '1', 'cancel', 'why')",
                       "update counterfoil.run set state = 'failed'", "delete from counterfoil.flow",
                       "insert into counterfoil.reader_flow values (session_user, '*')"):  # fmt: skip

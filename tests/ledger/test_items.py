@@ -134,7 +134,7 @@ async def test_nobody_moves_anything_without_a_name(pets: Any) -> None:
 
 BROKEN = {
     "item_accounted_for": "update counterfoil.item set next_action_at = null",
-    "item_in_one_place": "update counterfoil.item set case_id = (select min(id) from counterfoil.\"case\")",
+    "item_in_one_place": 'update counterfoil.item set case_id = (select min(id) from counterfoil."case")',
     "item_settled": "update counterfoil.item set state = 'SUCCESS'",
     "item_due": "update counterfoil.item set next_action_at = null, settled_at = now()",
     "item_owned": "update counterfoil.item set state = 'PERMANENT_ERROR'",
@@ -279,7 +279,9 @@ async def test_an_item_that_kills_its_workers_ends_in_a_case(pets: Any, worker: 
             (claimed,) = await items.claim(pets, "pets", limit=10, lease=timedelta(0), worker=worker)
             assert claimed.key == key, f"after {crash} crashes each is claimed alone"
             if key == "rex":
-                await act(pets, "pets", E.FAIL_TEMPORARILY if crash == 1 else E.LOAD, key, attempt_id=claimed.attempt_id)
+                await act(
+                    pets, "pets", E.FAIL_TEMPORARILY if crash == 1 else E.LOAD, key, attempt_id=claimed.attempt_id
+                )
             else:
                 assert await items.rescue(pets, "pets", crashes=3) == ((1, 0) if crash == 1 else (0, 1))
         if crash == 1:
@@ -396,7 +398,7 @@ async def test_a_case_that_owns_items_cannot_be_closed(owner: Any) -> None:
     await register(owner, "pets")
     await act(owner, "pets", E.FAIL, "rex", fault="http_404")
     with pytest.raises(asyncpg.CheckViolationError, match="case_closed_owns_nothing"):
-        await owner.execute('update counterfoil."case" set closed_at = now(), reason = \'away with it\'')
+        await owner.execute("update counterfoil.\"case\" set closed_at = now(), reason = 'away with it'")
 
 
 # --- many at once --------------------------------------------------------------------------------------------
@@ -411,7 +413,10 @@ async def test_overlapping_batches_in_opposite_order_never_deadlock(pets: Any, d
     async def churn(n: int) -> None:
         mine = keys[n * 5 :] + keys[: n * 5]
         for step in range(8):
-            moves = [Move(E.FAIL, key=key, fault="ab"[(n + step) % 2], problem=f"{n} {step}") for key in (mine if n % 2 else mine[::-1])]
+            moves = [
+                Move(E.FAIL, key=key, fault="ab"[(n + step) % 2], problem=f"{n} {step}")
+                for key in (mine if n % 2 else mine[::-1])
+            ]
             moves += [Move(E.FAIL if n % 2 else E.ACCEPT, key=f"new {step}", fault="ba"[n % 2])]
             async with ledger.transaction() as session:
                 await items.move(session, "pets", moves if n % 3 else moves[::-1], actor=f"worker {n}")

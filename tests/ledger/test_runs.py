@@ -68,7 +68,9 @@ async def test_a_run_is_claimed_once(pets: Any, running: tuple[int, Any], worker
     assert row and (row["attempt_id"], row["crashes"], row["attempts"]) == (running[1], 0, 1)
 
 
-async def test_a_run_whose_worker_is_gone_is_resumed_and_the_crash_counted(pets: Any, worker: int, database: str) -> None:
+async def test_a_run_whose_worker_is_gone_is_resumed_and_the_crash_counted(
+    pets: Any, worker: int, database: str
+) -> None:
     run = await create(pets)
     assert run
     other = await pool.connect(database, role=pool.APP_ROLE)
@@ -76,7 +78,9 @@ async def test_a_run_whose_worker_is_gone_is_resumed_and_the_crash_counted(pets:
     await workers.hold_presence(other, gone)
     lost = uuid4()
     await runs.claim(other, run, attempt=lost, worker=gone, lease=LEASE)
-    await runs.advance(other, run, lost, lease=LEASE, counts=RunCounts(listed=1, found=1, inserted=1), cursor={"page": 2})
+    await runs.advance(
+        other, run, lost, lease=LEASE, counts=RunCounts(listed=1, found=1, inserted=1), cursor={"page": 2}
+    )
     assert await runs.due(pets) == []
     await other.close()
     assert await runs.due(pets) == [(run, "pets", 1)]
@@ -134,7 +138,9 @@ WHOLE = RunCounts(listed=8, duplicates=1, found=7, inserted=1, updated=1, unchan
 
 @pytest.mark.parametrize("state", [RunState.COMPLETED, RunState.PARTIAL, RunState.EMPTY])
 @pytest.mark.parametrize("field", ["listed", "found", "inserted", "failed"])
-async def test_a_run_whose_sum_does_not_hold_cannot_end_well(pets: Any, running: tuple[int, Any], state: RunState, field: str) -> None:
+async def test_a_run_whose_sum_does_not_hold_cannot_end_well(
+    pets: Any, running: tuple[int, Any], state: RunState, field: str
+) -> None:
     wrong = replace(WHOLE, review=0, failed=0, found=5, listed=6)
     await runs.advance(pets, *running, lease=LEASE, counts=replace(wrong, **{field: getattr(wrong, field) + 1}))
     with pytest.raises(asyncpg.CheckViolationError, match="run_sum|run_completed_is_clean"):
@@ -148,7 +154,12 @@ async def test_a_run_with_items_is_partial_and_not_completed(pets: Any, running:
     with pytest.raises(asyncpg.CheckViolationError, match="run_completed_is_clean"):
         await runs.finish(pets, *running, RunState.COMPLETED)
     row = await runs.finish(pets, *running, RunState.PARTIAL, watermark=NOON)
-    assert (row["state"], row["watermark_after"], row["next_action_at"], row["attempt_id"]) == ("partial", NOON, None, None)
+    assert (row["state"], row["watermark_after"], row["next_action_at"], row["attempt_id"]) == (
+        "partial",
+        NOON,
+        None,
+        None,
+    )
     assert runs.counts_of(row) == WHOLE
     assert await health.unbalanced_runs(pets) == []
     assert await runs.get_open(pets, "pets") is None
@@ -172,7 +183,13 @@ async def test_a_cancelled_run_fences_its_worker_off(pets: Any, running: tuple[i
 
 
 async def test_a_run_is_open_or_due_and_nothing_else(pets: Any, running: tuple[int, Any]) -> None:
-    for broken in ("next_action_at = null", "ended_at = now()", "attempt_id = null", "state = 'queued'", "state = 'asleep'"):
+    for broken in (
+        "next_action_at = null",
+        "ended_at = now()",
+        "attempt_id = null",
+        "state = 'queued'",
+        "state = 'asleep'",
+    ):
         with pytest.raises(asyncpg.CheckViolationError):
             await pets.execute(f"update counterfoil.run set {broken}")
 

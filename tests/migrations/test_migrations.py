@@ -82,7 +82,9 @@ async def test_a_phase_alone_applies_its_own(databases: Databases) -> None:
     await connection.close()
 
 
-async def test_a_migration_that_fails_leaves_the_ones_before_it(databases: Databases, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_migration_that_fails_leaves_the_ones_before_it(
+    databases: Databases, monkeypatch: pytest.MonkeyPatch
+) -> None:
     _, connection = await empty(databases)
     good = migrate.known()[:2]
     bad = migrate.Migration(3, "pre", "bad", "create table counterfoil.half (); select 1 / 0")

@@ -16,7 +16,9 @@ delays = st.timedeltas(timedelta(milliseconds=1), timedelta(days=1))
 
 
 @given(attempts, delays, delays, dice)
-def test_a_delay_is_never_negative_and_never_over_the_longest(attempt: int, first: timedelta, longest: timedelta, die: float) -> None:
+def test_a_delay_is_never_negative_and_never_over_the_longest(
+    attempt: int, first: timedelta, longest: timedelta, die: float
+) -> None:
     assert timedelta() <= jittered(attempt, first, longest, lambda: die) <= longest
 
 
@@ -42,4 +44,7 @@ def test_an_item_is_due_later_than_now_and_within_its_budget(attempt: int, faili
 @given(attempts, dice)
 def test_an_item_whose_budget_is_used_up_goes_to_a_person(attempt: int, die: float) -> None:
     policy = RetryPolicy()
-    assert next_item_try(policy, attempt=attempt, first_failed_at=NOON - policy.budget, now=NOON, random=lambda: die) is None
+    assert (
+        next_item_try(policy, attempt=attempt, first_failed_at=NOON - policy.budget, now=NOON, random=lambda: die)
+        is None
+    )

@@ -24,7 +24,9 @@ def test_states_are_open_or_ended() -> None:
 
 
 @given(maybe, moments, maybe, maybe)
-def test_a_watermark_never_goes_back(old: datetime | None, started: datetime, latest: datetime | None, until: datetime | None) -> None:
+def test_a_watermark_never_goes_back(
+    old: datetime | None, started: datetime, latest: datetime | None, until: datetime | None
+) -> None:
     new = next_watermark(old, started_at=started, latest_changed=latest, until=until)
     assert old is None or (new is not None and new >= old)
 
@@ -49,7 +51,12 @@ def test_a_record_stamped_in_the_future_does_not_hide_others() -> None:
     assert next_watermark(None, started_at=NOON, latest_changed=NOON + timedelta(days=300)) == NOON
 
 
-@given(maybe, moments, st.timedeltas(timedelta(), timedelta(days=9)), st.none() | st.timedeltas(timedelta(), timedelta(days=9)))
+@given(
+    maybe,
+    moments,
+    st.timedeltas(timedelta(), timedelta(days=9)),
+    st.none() | st.timedeltas(timedelta(), timedelta(days=9)),
+)
 def test_a_window_starts_no_later_than_the_watermark(
     watermark: datetime | None, now: datetime, overlap: timedelta, lookback: timedelta | None
 ) -> None:
@@ -68,9 +75,13 @@ def test_balanced_runs_add_up_to_a_balanced_run(one: RunCounts, other: RunCounts
     assert (one + other).found == one.found + other.found
 
 
-@pytest.mark.parametrize("field", ["listed", "duplicates", "found", "inserted", "updated", "unchanged", "rejected", "review", "failed"])
+@pytest.mark.parametrize(
+    "field", ["listed", "duplicates", "found", "inserted", "updated", "unchanged", "rejected", "review", "failed"]
+)
 def test_one_record_too_many_anywhere_breaks_the_sum(field: str) -> None:
-    whole = RunCounts(listed=7, duplicates=1, found=6, inserted=1, updated=1, unchanged=1, rejected=1, review=1, failed=1)
+    whole = RunCounts(
+        listed=7, duplicates=1, found=6, inserted=1, updated=1, unchanged=1, rejected=1, review=1, failed=1
+    )
     assert whole.balanced
     assert not replace(whole, **{field: getattr(whole, field) + 1}).balanced
 

@@ -99,16 +99,17 @@ $$;
 
 -- Items whose lease ended, or whose worker is gone: due again, or, after p_crashes such ends, owned by a case. Returns how many of each.
 create function counterfoil.rescue_items(p_flow text, p_crashes integer, p_limit integer default 1000)
-returns table (rescued bigint, failed bigint) language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+returns table (rescued bigint, failed bigint) language plpgsql security definer set search_path = pg_catalog, pg_temp
+set enable_seqscan = off as $$
 begin
   return query
   with lost as (
-    select i.id, i.crashes, i.attempt_id from counterfoil.item i
-    join counterfoil.attempt a on a.flow = i.flow and a.item_id = i.id and a.number = i.attempts
+    select i.id, i.crashes, i.attempt_id from counterfoil.item i left join lateral (
+      select a.worker_id from counterfoil.attempt a where a.flow = p_flow and a.item_id = i.id and a.number = i.attempts offset 0) a on true
     where i.flow = p_flow and i.state = 'IN_PROGRESS'
       and (i.next_action_at <= counterfoil.now()
         or a.worker_id is not null and a.worker_id not in (select w from counterfoil.live_workers() w))
-    order by i.id limit p_limit for update of i skip locked
+    order by i.flow, i.next_action_at limit p_limit for update of i skip locked
   ), moved as (
     select m.* from (select array(select
       row(l.id, null, case when l.crashes + 1 >= p_crashes then 'fail' else 'rescue' end, counterfoil.now(),
