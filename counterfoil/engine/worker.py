@@ -70,7 +70,7 @@ class Worker:
             await self._on_flow(row["flow"], lambda job: sync.work(job, run_id))
 
     async def _items_slice(self, payload: str) -> None:
-        await self._on_flow(payload.split(":")[0], retry.work)
+        await self._on_flow(payload.split(":")[0], _all_due)
 
     async def _on_flow(self, name: str, work: Callable[[SyncJob], Coroutine[Any, Any, Any]]) -> None:
         """Do a slice where this process may work on its flow; else leave it: the sweep asks again."""
@@ -93,3 +93,9 @@ class Worker:
                 log.exception("slice.failed", flow=name)
             finally:
                 self.under_way.discard(task)
+
+
+async def _all_due(job: SyncJob) -> None:
+    """Slice after slice, until nothing of the flow is due: items that are claimed alone would else wait a sweep for each."""
+    while (await retry.work(job)).claimed:
+        pass
