@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import asyncpg
+import structlog
 
 from counterfoil import __version__
 from counterfoil.connectors.registry import build_source
@@ -31,7 +32,7 @@ from counterfoil.flows.flow import SyncFlow
 from counterfoil.flows.load import Project, load_project
 from counterfoil.flows.mapping import compile_mapping
 from counterfoil.ledger import flows, health, runs
-from counterfoil.ledger.pool import Ledger, connect
+from counterfoil.ledger.pool import PASSING, Ledger, connect
 from counterfoil.model.clock import Clock, SystemClock
 from counterfoil.model.errors import (
     ConflictError,
@@ -43,6 +44,10 @@ from counterfoil.model.errors import (
 from counterfoil.model.run import ENDED_RUN, RunCounts, RunState
 from counterfoil.operations.database import open_database
 from counterfoil.settings import Settings, load_settings
+
+log = structlog.get_logger(__name__)
+
+DATABASE_PATIENCE = 60.0  # seconds a run in the foreground waits for a database that went away
 
 
 @dataclass(frozen=True, slots=True)
@@ -280,17 +285,33 @@ class App:
                 await self.close_sources()
 
     async def _work(self, name: str, run_id: int, here: presence.Presence, wait: bool) -> Mapping[str, Any]:
+        lost_at: float | None = None
         while True:
-            async with here.flow(name) as ours:
-                row = await sync.work(self.job(name, here.worker), run_id) if ours else None
-            if row is None:
-                async with self.ledger.session() as session:
-                    row = await runs.get(session, run_id)
-            assert row is not None
+            try:
+                row = await self._work_once(name, run_id, here)
+            except PASSING as error:  # the database is away: the run goes on when it is back, as with a worker
+                now = self.clock.monotonic()
+                lost_at = now if lost_at is None else lost_at
+                if now - lost_at > DATABASE_PATIENCE:
+                    raise
+                log.warning("run.database_lost", flow=name, run=run_id, error=type(error).__name__)
+                await self.clock.sleep(1.0)
+                continue
+            lost_at = None
             if RunState(row["state"]) in ENDED_RUN or not wait:
                 return row
             pause = (row["next_action_at"] - self.clock.now()).total_seconds() if row["state"] == "queued" else 0.3
             await self.clock.sleep(min(max(pause, 0.1), 5.0))
+
+    async def _work_once(self, name: str, run_id: int, here: presence.Presence) -> Mapping[str, Any]:
+        """Work on the run if nobody else does; its row as it stands after."""
+        async with here.flow(name) as ours:
+            row = await sync.work(self.job(name, here.worker), run_id) if ours else None
+        if row is None:
+            async with self.ledger.session() as session:
+                row = await runs.get(session, run_id)
+        assert row is not None
+        return row
 
     async def _watch(self, run_id: int, on_progress: OnProgress) -> None:
         """Look at the run four times a second and tell how it goes."""

@@ -136,9 +136,9 @@ class RunBook:
         loaded, refused = await load_rows(self.job, connection, rows, raws)
         deviations = deviations + refused
         tally = Counter(OUTCOMES[deviation.event] for deviation in deviations)
-        await self._move_items(connection, rows, refused, deviations)
+        mended = await self._move_items(connection, rows, refused, deviations)
         await runs.add_faults(connection, self.run_id, faults_of(deviations))
-        await self._note_write_backs(connection, rows, loaded.changed_indexes)
+        await self._note_write_backs(connection, rows, loaded.changed_indexes, mended)
         return counts + RunCounts(
             inserted=loaded.inserted,
             updated=loaded.updated,
@@ -187,20 +187,20 @@ class RunBook:
 
     async def _move_items(
         self, connection: Connection, rows: Sequence[Row], refused: Sequence[Deviation], deviations: Sequence[Deviation]
-    ) -> None:
+    ) -> frozenset[str]:
+        """Items of what deviates, and of what loaded and was an item before; the keys of the latter are returned."""
         now = self.job.clock.now()
         moves = [move_of(self.job, deviation, now, run_id=self.run_id) for deviation in deviations]
+        mended: frozenset[str] = frozenset()
         if rows and self.has_items:
             off = {deviation.key for deviation in refused}
             known = await items.known(connection, self.job.flow.name, [row.key for row in rows if row.key not in off])
-            moves += [
-                Move(ItemEvent.LOAD, key=key, run_id=self.run_id)
-                for key, (state, _) in known.items()
-                if state not in _UNMOVED_BY_LOAD
-            ]
+            mended = frozenset(key for key, (state, _) in known.items() if state not in _UNMOVED_BY_LOAD)
+            moves += [Move(ItemEvent.LOAD, key=key, run_id=self.run_id) for key in sorted(mended)]
         if moves:
             await items.move(connection, self.job.flow.name, moves, actor=f"run {self.run_id}")
             self.has_items = True
+        return mended
 
     async def note_unwritten(self, connection: Connection, refused: Sequence[Deviation]) -> None:
         """Records that are loaded and counted, but the source could not be told: items all the same."""
@@ -209,9 +209,13 @@ class RunBook:
         await items.move(connection, self.job.flow.name, moves, actor=f"run {self.run_id}")
         self.has_items = self.has_items or bool(moves)
 
-    async def _note_write_backs(self, connection: Connection, rows: Sequence[Row], changed: Sequence[int]) -> None:
+    async def _note_write_backs(
+        self, connection: Connection, rows: Sequence[Row], changed: Sequence[int], mended: frozenset[str]
+    ) -> None:
+        """The source is told of what changed, and of what was an item until now: it may be one because telling it failed."""
         if self.job.flow.source.write_back is not None:
-            bodies = {rows[at].key: write_back_body(self.job, rows[at]) for at in changed}
+            told = {rows[at].key: rows[at] for at in changed} | {row.key: row for row in rows if row.key in mended}
+            bodies = {key: write_back_body(self.job, row) for key, row in told.items()}
             await runs.add_write_backs(connection, self.run_id, bodies)
 
 

@@ -85,7 +85,7 @@ def check(
     out.deviations.extend(_unfetched(one.key or "", one.error) for one in fetched if one.error is not None)
     out.deviations.extend(_broken(entry) for entry in broken)
     if out.deviations:
-        _drop_repeated(out)
+        drop_repeated(out)
     return out
 
 
@@ -135,7 +135,7 @@ def _broken(entry: BrokenEntry) -> Deviation:
     return Deviation(key, ItemEvent.REJECT, "broken_entry", f"{entry.where}: {entry.problem}")
 
 
-def _drop_repeated(out: Checked) -> None:
+def drop_repeated(out: Checked) -> None:
     """One fate for each key of a chunk: a row that loads wins over a deviation of the same key, the first deviation over the next."""
     seen = {row.key for row in out.rows}
     kept = []

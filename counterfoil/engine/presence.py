@@ -11,6 +11,7 @@ import os
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import timedelta
 from typing import Any
 
 import structlog
@@ -21,6 +22,7 @@ from counterfoil.ledger.pool import APP_ROLE, PASSING, connect
 log = structlog.get_logger(__name__)
 
 BEAT = 5.0  # seconds
+SILENCE = timedelta(seconds=30)  # without a beat for so long, a process no longer keeps others from its flow
 
 
 class Presence:
@@ -45,7 +47,11 @@ class Presence:
 
     async def _take(self, name: str) -> bool:
         if self._flows.get(name, 0) == 0 and not await workers.take_flow(self._connection, name):
-            return False
+            # A process that hangs keeps its lock. Its leases end all the same, and then its work must not wait for it: the lock only
+            # keeps the cap on calls over all hosts, the fence of each attempt is what keeps the accounts.
+            if not await workers.flow_holder_silent(self._connection, name, SILENCE):
+                return False
+            log.warning("flow.holder_silent", flow=name)
         self._flows[name] = self._flows.get(name, 0) + 1
         return True
 

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from datetime import datetime
 
 from counterfoil.engine.book import Place, RunBook
 from counterfoil.engine.caller import GateClosedError
-from counterfoil.engine.check import Checked, Deviation, Fetched, check, no_key
+from counterfoil.engine.check import Checked, Deviation, Fetched, check, drop_repeated, no_key
 from counterfoil.engine.job import SyncJob
 from counterfoil.flows.rows import RowFault
 from counterfoil.ledger import runs
@@ -25,6 +26,7 @@ from counterfoil.model.run import RunCounts, Window
 
 CHUNK_BYTES = 8 * 1024 * 1024  # a chunk is closed at this size too, so that big records don't pile up
 KEYS_AHEAD = 1000
+CRASHES_BEFORE_CARE = 2  # deaths of workers in a row, without progress, after which records are taken one by one
 
 
 class ListFailedError(ConnectorError):
@@ -61,12 +63,13 @@ class Batch:
 @dataclass(slots=True)
 class Pull:
     """One attempt's pull of one run. `careful`: how many records are still taken one by one, each named before it is
-    touched, because workers died here before."""
+    touched, because workers died here before. `suspect`: the one that was in hand then, and how often."""
 
     job: SyncJob
     book: RunBook
     window: Window
     careful: int = 0
+    suspect: tuple[str | None, int] = (None, 0)
     settled: Callable[[RunCounts], None] = lambda counts: None
 
     async def run(self, *, cursor: Cursor | None, list_ended: bool) -> None:
@@ -79,8 +82,12 @@ class Pull:
             await self._list_keys(cursor)
         await self._settle_all(self._fetched(), listed_before=True)
 
-    async def _settle_all(self, batches: AsyncIterator[Batch], *, listed_before: bool) -> None:
-        """Each chunk is checked while the one before it is being written."""
+    async def _settle_all(self, batches: AsyncGenerator[Batch], *, listed_before: bool) -> None:
+        """Each chunk is checked while the one before it is being written. However it ends, no call is left under way."""
+        async with aclosing(batches):
+            await self._settle_each(batches, listed_before=listed_before)
+
+    async def _settle_each(self, batches: AsyncGenerator[Batch], *, listed_before: bool) -> None:
         writing: asyncio.Task[None] | None = None
         try:
             async for batch in batches:
@@ -103,7 +110,7 @@ class Pull:
 
     # --- the list -------------------------------------------------------------------------------------------------
 
-    async def _pages(self, cursor: Cursor | None) -> AsyncIterator[tuple[Cursor | None, Page]]:
+    async def _pages(self, cursor: Cursor | None) -> AsyncGenerator[tuple[Cursor | None, Page]]:
         """Pages from `cursor` on, each with the cursor it stood at; the next one is fetched while this one is worked on."""
         at = cursor
         following: asyncio.Task[Page] | None = asyncio.create_task(self._page(at))
@@ -127,44 +134,51 @@ class Pull:
             raise ListFailedError(error) from error
 
     async def _list_keys(self, cursor: Cursor | None) -> None:
-        async for _, page in self._pages((cursor or {}).get("at")):
-            keys: list[str] = []
-            latest: datetime | None = None
-            faults = check(self.job, (), page.broken)
-            for raw in page.entries:
-                entry = self.job.mapper.list_entry(raw)
-                if isinstance(entry, RowFault):
-                    faults.listed += 1
-                    key = entry.key or no_key(raw)
-                    faults.deviations.append(Deviation(key, ItemEvent.REJECT, entry.fault, entry.problem))
-                else:
-                    keys.append(entry[0])
-                    latest = max(filter(None, (latest, entry[1])), default=None)
-            place = Place({"at": page.cursor, "skip": 0}, 1, page.cursor is None)
-            self.settled(await self.book.add_listed(keys, faults, latest, place))
+        async with aclosing(self._pages((cursor or {}).get("at"))) as pages:
+            async for _, page in pages:
+                place = Place({"at": page.cursor, "skip": 0}, 1, page.cursor is None)
+                self.settled(await self.book.add_listed(*self._sorted_entries(page), place))
 
-    async def _whole_pages(self, cursor: Cursor | None) -> AsyncIterator[Batch]:
+    def _sorted_entries(self, page: Page) -> tuple[list[str], Checked, datetime | None]:
+        """The keys of a page of a list of ids, what is none, and the newest change."""
+        keys: list[str] = []
+        latest: datetime | None = None
+        faults = check(self.job, (), page.broken)
+        for raw in page.entries:
+            entry = self.job.mapper.list_entry(raw)
+            if isinstance(entry, RowFault):
+                faults.listed += 1
+                key = entry.key or no_key(raw)
+                faults.deviations.append(Deviation(key, ItemEvent.REJECT, entry.fault, entry.problem))
+            else:
+                keys.append(entry[0])
+                latest = max(filter(None, (latest, entry[1])), default=None)
+        drop_repeated(faults)
+        return keys, faults, latest
+
+    async def _whole_pages(self, cursor: Cursor | None) -> AsyncGenerator[Batch]:
         """Whole pages, gathered to a chunk; a run that goes on inside a page skips what it has settled of it."""
         at, skip = (cursor or {}).get("at"), (cursor or {}).get("skip", 0)
         rows, batch, deadline = self.job.flow.pull.chunk_rows, Batch(start=at, skip=skip), self._deadline()
-        async for was, page in self._pages(at):
-            if not batch.pages:
-                batch.start = was
-            batch.entries.extend(page.entries[skip:] if skip else page.entries)
-            batch.broken.extend(page.broken)
-            batch.size += sum(map(len, page.entries))
-            batch.cursor, batch.pages, batch.list_ended = page.cursor, batch.pages + 1, page.cursor is None
-            skip = 0
-            if batch.list_ended or self.careful > 0 or batch.full(rows) or self.job.clock.monotonic() >= deadline:
-                yield batch
-                batch, deadline = Batch(), self._deadline()
+        async with aclosing(self._pages(at)) as pages:
+            async for was, page in pages:
+                if not batch.pages:
+                    batch.start = was
+                batch.entries.extend(page.entries[skip:] if skip else page.entries)
+                batch.broken.extend(page.broken)
+                batch.size += sum(map(len, page.entries))
+                batch.cursor, batch.pages, batch.list_ended = page.cursor, batch.pages + 1, page.cursor is None
+                skip = 0
+                if batch.list_ended or self.careful > 0 or batch.full(rows) or self.job.clock.monotonic() >= deadline:
+                    yield batch
+                    batch, deadline = Batch(), self._deadline()
 
     def _deadline(self) -> float:
         return self.job.clock.monotonic() + self.job.flow.pull.chunk_seconds
 
     # --- the records ----------------------------------------------------------------------------------------------
 
-    async def _fetched(self) -> AsyncIterator[Batch]:
+    async def _fetched(self) -> AsyncGenerator[Batch]:
         """Every key still open, fetched in the sliding window, gathered to chunks of so many rows or so much time."""
         gathering = Gathering(self.job.flow.pull.chunk_rows)
         pump = asyncio.create_task(self._pump(gathering))
@@ -208,6 +222,8 @@ class Pull:
     async def _settle_carefully(self, batch: Batch, *, listed_before: bool) -> None:
         """One record a transaction, its name noted first: the one that kills its worker is known by it, and ends in a case."""
         records = [*batch.fetched, *(Fetched(None, raw) for raw in batch.entries)]
+        if not batch.pages:  # fetched one by one, in any order: the suspect first, before another takes its place
+            records.sort(key=lambda one: one.key != self.suspect[0])
         last = len(records) - 1
         for at, one in enumerate(records):
             checked = await self._check_suspect(one)
@@ -222,9 +238,12 @@ class Pull:
         key = one.key or self._key_of(one.raw or b"")
         async with self.job.ledger.session() as session:
             crashes = await runs.suspect(session, self.book.run_id, self.book.attempt, key)
-        if crashes + 2 < self.job.flow.retry.crashes:
+        if key == self.suspect[0]:
+            crashes = max(crashes, self.suspect[1])
+        # The deaths before records were named count for the one that is found to kill; nobody is condemned without a death of its own.
+        if crashes < max(1, self.job.flow.retry.crashes - CRASHES_BEFORE_CARE):
             return check(self.job, [one]) if one.key else check(self.job, entries=[one.raw or b""])
-        problem = f"Its worker died {crashes + 2} times while it had this record in hand."
+        problem = f"Its worker died {crashes + CRASHES_BEFORE_CARE} times, at last with this very record in hand."
         return Checked(deviations=[Deviation(key, ItemEvent.FAIL, "crashed", problem, one.raw)], listed=1)
 
     def _key_of(self, raw: bytes) -> str:

@@ -20,11 +20,11 @@ from counterfoil.engine.book import Place, RunBook
 from counterfoil.engine.caller import GateClosedError
 from counterfoil.engine.check import Deviation
 from counterfoil.engine.job import SyncJob
-from counterfoil.engine.pull import ListFailedError, Pull
+from counterfoil.engine.pull import CRASHES_BEFORE_CARE, ListFailedError, Pull
 from counterfoil.flows.flow import Deletes
 from counterfoil.ledger import cases, flows, items, runs
 from counterfoil.ledger.pool import PASSING, Connection, Ledger, is_passing
-from counterfoil.model.errors import ConnectorError, LeaseLostError, Misconfigured, Transient
+from counterfoil.model.errors import ConnectorError, CounterfoilError, LeaseLostError, Misconfigured, Transient
 from counterfoil.model.item import ItemEvent
 from counterfoil.model.run import ACCOUNTED_RUN, RunCounts, RunState, Window, next_watermark, window_since
 
@@ -63,12 +63,10 @@ async def work(
         ending = await _under_lease(job, run_id, attempt, _pull(job, row, attempt, settled))
         try:
             return await job.ledger.patiently(lambda: _end(job, run_id, attempt, ending))
-        except asyncpg.CheckViolationError:
-            wrong = Ending(
-                RunState.FAILED,
-                "sum",
-                "The sum of the run does not hold: a fault of ours. Nothing was called completed.",
-            )
+        except (CounterfoilError, asyncpg.PostgresError) as error:
+            if isinstance(error, LeaseLostError) or is_passing(error):
+                raise
+            wrong = _no_ending(error)
             return await job.ledger.patiently(lambda: _end(job, run_id, attempt, wrong))
     except LeaseLostError:
         log.warning("run.lease_lost", flow=job.flow.name, run=run_id)
@@ -92,6 +90,19 @@ async def refuse(
         await runs.finish(connection, run_id, attempt, RunState.FAILED, fault=error.fault, problem=str(error))
         await cases.open_for_flow(connection, flow, f"run:{error.fault}", f"Sync {flow} failed: {error.problem}")
     log.error("run.refused", flow=flow, run=run_id, fault=error.fault, problem=str(error))
+
+
+def _no_ending(error: Exception) -> Ending:
+    """The end of a run that could not end as it should: refused by the database, or by the table. It never stays running."""
+    if isinstance(error, asyncpg.CheckViolationError) and error.constraint_name in (
+        "run_sum",
+        "run_completed_is_clean",
+    ):
+        problem = "The sum of the run does not hold: a fault of ours. Nothing was called completed."
+        return Ending(RunState.FAILED, "sum", problem)
+    if isinstance(error, ConnectorError):
+        return Ending(RunState.FAILED, error.fault, str(error))
+    return Ending(RunState.FAILED, "not_ended", f"The end of the run was refused: {type(error).__name__}: {error}")
 
 
 async def _give_back(job: SyncJob, run_id: int, attempt: UUID) -> None:
@@ -140,8 +151,9 @@ async def _pull(job: SyncJob, row: Mapping[str, Any], attempt: UUID, settled: Ca
         async with job.ledger.session() as session:
             has_items = await items.any_(session, job.flow.name)
         book = RunBook(job, row["id"], attempt, row["next_key"], row["chunks"], has_items)
-        careful = job.flow.pull.chunk_rows if row["crashes"] >= 2 else 0
-        pull = Pull(job, book, window, careful, settled)
+        suspect = (row["suspect_key"], row["suspect_crashes"])
+        careful = job.flow.pull.chunk_rows if row["crashes"] >= CRASHES_BEFORE_CARE or suspect[0] else 0
+        pull = Pull(job, book, window, careful, suspect, settled)
         await pull.run(cursor=row["cursor"], list_ended=row["list_ended"])
         await _write_back(job, book)
         return await _outcome(job, book)
@@ -192,6 +204,13 @@ async def _write_back(job: SyncJob, book: RunBook) -> None:
     """Tell the source about what was loaded. What it does not take becomes an item, and is tried again by itself."""
     if job.flow.source.write_back is None:
         return
+
+    async def adopt() -> None:
+        async with job.ledger.transaction() as connection:
+            await runs.hold(connection, book.run_id, book.attempt)
+            await runs.adopt_write_backs(connection, book.run_id, job.flow.name)
+
+    await job.ledger.patiently(adopt)
     after = ""
     while True:
         async with job.ledger.session() as session:
@@ -291,9 +310,9 @@ def _watermark_after(job: SyncJob, row: Mapping[str, Any]) -> datetime | None:
     before: datetime | None = row["watermark_before"]
     if row["given"] and (before is None or (row["since"] is not None and row["since"] > before)):
         return None
-    return next_watermark(
-        before, started_at=row["started_at"], latest_changed=row["latest_changed"], until=row["until"]
-    )
+    # A source that does not say when records changed: what it gave now was everything up to the start of the run.
+    latest = row["latest_changed"] if job.flow.source.changed else row["started_at"]
+    return next_watermark(before, started_at=row["started_at"], latest_changed=latest, until=row["until"])
 
 
 async def _settle_cases(job: SyncJob, connection: Connection, row: Mapping[str, Any], ending: Ending) -> None:

@@ -85,7 +85,7 @@ class Worker:
         except ConnectorError as error:  # its next run tells it in a case; its items stay due
             log.warning("items.not_tried", flow=name, problem=str(error))
             return
-        await self._on_flow(job, lambda: retry.work(job))
+        await self._on_flow(job, lambda: _all_due(job))
 
     async def _on_flow(self, job: SyncJob, work: Callable[[], Coroutine[Any, Any, Any]]) -> None:
         """Do a slice where this process may work on its flow; else leave it: the sweep asks again."""
@@ -107,3 +107,9 @@ class Worker:
                 log.exception("slice.failed", flow=name)
             finally:
                 self.under_way.discard(task)
+
+
+async def _all_due(job: SyncJob) -> None:
+    """Slice after slice, until nothing of the flow is due: items that are claimed alone would else wait a sweep for each."""
+    while (await retry.work(job)).claimed:
+        pass

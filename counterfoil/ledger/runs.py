@@ -214,6 +214,10 @@ async def add_write_backs(connection: Connection, run_id: int, bodies: Mapping[s
         await connection.execute(SQL["add_write_backs"], run_id, list(bodies), list(bodies.values()))
 
 
+async def adopt_write_backs(connection: Connection, run_id: int, flow: str) -> None:
+    await connection.execute(SQL["adopt_write_backs"], run_id, flow)
+
+
 async def open_write_backs(connection: Connection, run_id: int, *, after: str, limit: int) -> list[tuple[str, Any]]:
     return [(row["key"], row["body"]) for row in await connection.fetch(SQL["open_write_backs"], run_id, after, limit)]
 

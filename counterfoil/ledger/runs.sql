@@ -146,6 +146,16 @@ select key, body from counterfoil.write_back where run_id = $1 and key > $2 orde
 -- $1 run, $2 keys.
 delete from counterfoil.write_back where run_id = $1 and key = any ($2::text[]);
 
+-- name: adopt_write_backs
+-- $1 run, $2 flow. What earlier runs of the flow loaded and did not come to tell, because they failed, is told by this one.
+with left_behind as (
+  delete from counterfoil.write_back w using counterfoil.run r
+  where r.id = w.run_id and r.flow = $2 and r.id <> $1 and r.ended_at is not null
+  returning w.run_id, w.key, w.body)
+insert into counterfoil.write_back (run_id, key, body)
+select distinct on (l.key) $1, l.key, l.body from left_behind l order by l.key, l.run_id desc
+on conflict (run_id, key) do nothing;
+
 -- name: drop_write_backs
 -- $1 run. When a run is cancelled.
 delete from counterfoil.write_back where run_id = $1;

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import timedelta
 from typing import Any
 
 from counterfoil.ledger.pool import Connection
@@ -36,6 +37,11 @@ async def list_(connection: Connection, limit: int = 50) -> Sequence[Mapping[str
 async def take_flow(connection: Connection, flow: str) -> bool:
     """On the presence connection. Taken again by the same process it counts up; give back as often."""
     return bool(await connection.fetchval(SQL["take_flow"], flow))
+
+
+async def flow_holder_silent(connection: Connection, flow: str, silence: timedelta) -> bool:
+    """Whether the process that has the flow has given no sign of life for so long."""
+    return bool(await connection.fetchval(SQL["flow_holder_silent"], flow, silence))
 
 
 async def leave_flow(connection: Connection, flow: str) -> None:

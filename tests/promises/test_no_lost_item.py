@@ -117,8 +117,8 @@ async def test_killed_around_soft_deletes(shared, point: str):
 @pytest.mark.parametrize("point", ["items.claim:1", "record:1", "items.settle:1", "items.renew:1", "load:1", "move:1"])
 async def test_killed_while_items_are_retried(shared, point: str):
     """Claimed items of a dead worker are due again; none is loaded twice, none forgotten."""
-    made, other = shared(detail=True, count=40, page=20, chunk=20, retry="tries: 1, crashes: 9")
-    other.change(40)
+    made, other = shared("--max-in-a-row", "0", count=12, retry="tries: 1, crashes: 9", pull="breaker_failures: 1000")
+    other.change(12)
     other.faults(error503="1@detail")
     assert await made.finish("run", FLOW) == 0
     other.faults(error503=0)
@@ -156,7 +156,7 @@ async def _killed_at_random(project: Any, detail: bool, *, kills: int, seed: int
     bad = ["--fault", "missing_required=0.02", "--required-field", "name", "--fault", "duplicates=0.05"]
     made, other = project(
         *faults(0.01, *PASSING), *bad, *QUICK, "--seed", str(seed), "--latency", "1-3ms" if detail else "20-60ms",
-        count=600, page=30, chunk=30, detail=detail, write_back=True, retry="tries: 6",
+        count=600, page=30, chunk=30, detail=detail, write_back=True, retry="tries: 6, crashes: 9",
     )  # fmt: skip
     async with made.app() as app:
         await app.start_run(FLOW, actor="test")
