@@ -100,6 +100,7 @@ async def project_database(owner: Any) -> Any:
     table = Table(example.destination, example.mapping.fields)
     await table.apply(owner, await table.plan(owner))
     await owner.execute((ROOT / "examples" / "loan-applications" / "views.sql").read_text("utf-8"))
+    await owner.execute("grant usage on schema public to public")  # as it is in a new database
     return owner
 
 
