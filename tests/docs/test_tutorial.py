@@ -1,4 +1,4 @@
-"""The tutorial and the examples' pages are run as they stand: files are written, commands given, in order. Exit codes and sums are as the page says.
+"""The tutorial and the examples' pages are run as they stand, commands and files, in order. Exit codes and sums are as the page says.
 
 The first line of a block may say more: `exit=5` (of its last command), `terminal=2` (goes on in the background), `until=WORD` (is
 stopped by Ctrl-C once it has said the word), `file=PATH` (the block is that file).
