@@ -60,11 +60,15 @@ def _faults_in(tree: ast.Module) -> Iterator[str | None]:
             for part in node.body:
                 if isinstance(part, ast.Assign) and any(getattr(t, "id", "") == "fault" for t in part.targets):
                     yield _word(part.value)
-        elif isinstance(node, ast.AnnAssign) and getattr(node.target, "id", "") == "_WORDS":
-            if isinstance(node.value, ast.Dict):  # SQLSTATE: (word, sentence)
-                for key, value in zip(node.value.keys, node.value.values, strict=True):
-                    if _SQLSTATE.fullmatch(_word(key) or "") and isinstance(value, ast.Tuple):
-                        yield _word(value.elts[0])
+        elif isinstance(node, ast.AnnAssign) and isinstance(node.value, ast.Dict):
+            yield from _by_sqlstate(node.value)
+
+
+def _by_sqlstate(given: ast.Dict) -> Iterator[str | None]:
+    """The words of a table `SQLSTATE: (word, sentence)`."""
+    for key, value in zip(given.keys, given.values, strict=True):
+        if _SQLSTATE.fullmatch(_word(key) or "") and isinstance(value, ast.Tuple):
+            yield _word(value.elts[0])
 
 
 def fault_words() -> set[str]:

@@ -1,4 +1,4 @@
-"""The tutorial is run as it stands: its files are written, its commands given, in order. Exit codes and sums are as the page says.
+"""The tutorial and the examples' pages are run as they stand, commands and files, in order. Exit codes and sums are as the page says.
 
 The first line of a block may say more: `exit=5` (of its last command), `terminal=2` (goes on in the background), `until=WORD` (is
 stopped by Ctrl-C once it has said the word), `file=PATH` (the block is that file).
@@ -9,22 +9,26 @@ from __future__ import annotations
 import os
 import re
 import shlex
+import shutil
 import signal
 import socket
 import stat
 import subprocess
 import sys
+import threading
 import urllib.request
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import pytest
+
 from tests.docs.pages import Block, blocks
 from tests.docs.sources import DOCS, ROOT
 
-PAGE = DOCS / "tutorial" / "first-sync.md"
-PORT = "8765"  # of the simulator, on the page
+PAGES = (DOCS / "tutorial" / "first-sync.md", *sorted((ROOT / "examples").glob("*/README.md")))
+PORT = re.compile(r"\b876\d\b")  # of the simulator, on the pages
 
 
 @dataclass(slots=True)
@@ -39,7 +43,7 @@ class Terminal:
 
     def do(self, block: Block) -> None:
         note = dict(part.split("=", 1) for part in block.note.split())
-        text = block.text.replace(PORT, self.port)
+        text = PORT.sub(self.port, block.text)
         if name := note.get("file"):
             (self.folder / name).write_text(text, encoding="utf-8")
             return
@@ -63,7 +67,9 @@ class Terminal:
             with urllib.request.urlopen(words[3], data=words[5].encode(), timeout=20) as answer:
                 assert answer.status == 200
         else:
-            done = subprocess.run(words, cwd=self.folder, env=self.environment, capture_output=True, text=True, timeout=120)
+            done = subprocess.run(
+                words, cwd=self.folder, env=self.environment, capture_output=True, text=True, timeout=120
+            )
             self.said.append(done.stdout)
             assert done.returncode == code, f"{line}: {done.returncode}\n{done.stdout}\n{done.stderr}"
 
@@ -88,29 +94,38 @@ class Terminal:
             words, cwd=self.folder, env=self.environment, stderr=subprocess.PIPE, text=True, start_new_session=True
         ) as process:
             assert process.stderr is not None
-            for line in process.stderr:
-                if word in line:
-                    process.send_signal(signal.SIGINT)
-                    break
-            process.stderr.read()
-            assert process.wait(60) == 0
+            patience = threading.Timer(120, process.kill)
+            patience.start()
+            try:
+                for line in process.stderr:
+                    if word in line:
+                        process.send_signal(signal.SIGINT)
+                        break
+                process.stderr.read()
+                assert process.wait(60) == 0
+            finally:
+                patience.cancel()
 
 
 def _command(folder: Path) -> str:
     """A folder with the command `counterfoil`, which is this very code."""
     folder.mkdir()
     script = folder / "counterfoil"
-    script.write_text(f'#!/bin/sh\nPYTHONPATH={shlex.quote(str(ROOT))} exec {shlex.quote(sys.executable)} -m counterfoil "$@"\n')
+    script.write_text(
+        f'#!/bin/sh\nPYTHONPATH={shlex.quote(str(ROOT))} exec {shlex.quote(sys.executable)} -m counterfoil "$@"\n'
+    )
     script.chmod(script.stat().st_mode | stat.S_IXUSR)
     return str(folder)
 
 
-def test_the_tutorial_does_what_it_says(tmp_path: Path) -> None:
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_the_page_does_what_it_says(page: Path, tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "examples", tmp_path / "examples", ignore=shutil.ignore_patterns(".counterfoil"))
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = str(probe.getsockname()[1])
     environment = {**os.environ, "PATH": f"{_command(tmp_path / 'bin')}:{os.environ['PATH']}"}
     with ExitStack() as stack:
         terminal = Terminal(tmp_path, environment, port, stack)
-        for block in blocks(PAGE):  # all of them: a block that is neither file nor console fails
+        for block in blocks(page):
             terminal.do(block)
