@@ -51,7 +51,7 @@ EXAMPLES = (
         "loan-applications",
         "loan-applications",
         "occ_lambda",
-        ("--records", "600", "--latency", "20-120ms", "--fault", "throttle=0.005", "--fault", "function_error=0.03",
+        ("--records", "600", "--latency", "20-120ms", "--fault", "throttle=0.005", "--fault", "function_error=0.3@detail", "--max-in-a-row", "0",
          "--fault", "status500=0.02", "--fault", "empty=0.01", "--fault", "invalid_json=0.01", "--fault", "duplicates=0.03",
          "--fault", "vanish=0.01", "--fault", "wrong_type=0.01", "--fault", "missing_required=0.01", "--typed-field", "lastSavedDateTime"),
         "OCC_LAMBDA_URL",
@@ -218,10 +218,27 @@ def _watching(flow: str) -> Iterator[OnProgress | None]:
 
 
 async def _follow_up(app: App) -> None:
-    """Work on items that fall due within a few seconds, as a worker would."""
+    """Work on items that fall due within a few seconds, as a worker would; then the story of one of them."""
+    from counterfoil.ledger import items
+
     done = await app.retry_due([example.flow for example in EXAMPLES], within=FOLLOW_UP)
     for flow, result in done.items():
-        show(f"  {flow}: {result.claimed:,} tried again, {result.loaded:,} loaded, {result.failed:,} not yet")
+        show(
+            f"  {flow}: {result.claimed:,} tried again: {result.loaded:,} loaded, {result.rejected:,} rejected, "
+            f"{result.failed:,} due again later"
+        )
+    async with app.ledger.session() as session:
+        mended = await items.list_(session, flow=EXAMPLES[0].flow, state="SUCCESS", limit=1)
+        for item in mended:
+            events = await items.list_events(session, item["flow"], item["id"])
+            show(
+                f"  One of them, {item['key']}: " + " → ".join(f"{event['event']} ({_why(event)})" for event in events)
+            )
+
+
+def _why(event: Mapping[str, Any]) -> str:
+    """What stands behind an event, in a word or two."""
+    return str(event["fault"] or event["actor"])
 
 
 async def _prove(app: App, urls: Sequence[str]) -> bool:

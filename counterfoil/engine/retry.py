@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from datetime import timedelta
 
 import structlog
@@ -33,12 +33,12 @@ class Retried:
 
     claimed: int = 0
     loaded: int = 0
+    rejected: int = 0
     failed: int = 0
     lost: int = 0
 
     def __add__(self, other: Retried) -> Retried:
-        claimed, loaded = self.claimed + other.claimed, self.loaded + other.loaded
-        return Retried(claimed, loaded, self.failed + other.failed, self.lost + other.lost)
+        return Retried(*(getattr(self, part.name) + getattr(other, part.name) for part in fields(self)))
 
 
 async def work(job: SyncJob, *, limit: int = AT_ONCE) -> Retried:
@@ -120,7 +120,9 @@ async def _settle(job: SyncJob, claimed: Sequence[Claimed], checked: Checked, le
                 )
             )
         await items.move(connection, job.flow.name, moves, actor=f"worker {job.worker}")
-    return Retried(len(claimed), len(good), len(moves) - len(good), len(claimed) - len(mine))
+    rejected = sum(move.event is ItemEvent.REJECT for move in moves)
+    failed = len(moves) - len(good) - rejected
+    return Retried(len(claimed), len(good), rejected, failed, len(claimed) - len(mine))
 
 
 def _judge_again(deviation: Deviation, held_by: dict[str, Claimed]) -> Deviation:
