@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 import urllib.request
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -49,6 +49,8 @@ def main() -> None:
         with database.server(options.dsn, folder / "pg") as dsn, _other_side(works) as url:
             bench = Bench(dsn, url, folder, options.limit, report.Results(options.size))
             who = _present(bench, options.who)
+            if not who:
+                raise SystemExit(f"Nobody to measure: {bench.results.missing}")
             _versions(bench, who)
             for repeat in range(options.repeats):
                 for work in works:
@@ -60,10 +62,9 @@ def main() -> None:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.sync", description=(__doc__ or "").split("\n")[0])
-    names = lambda known: lambda text: [_known(name, known) for name in text.split(",")]  # noqa: E731
-    parser.add_argument("--only", type=names(WORKS), default=list(WORKS), help="works, such as A,B")
+    parser.add_argument("--only", type=_names(WORKS), default=list(WORKS), help="works, such as A,B")
     parser.add_argument(
-        "--who", type=names(CONTESTANTS), default=list(CONTESTANTS), help="contestants, such as ours,dlt"
+        "--who", type=_names(CONTESTANTS), default=list(CONTESTANTS), help="contestants, such as ours,dlt"
     )
     parser.add_argument(
         "--size", type=float, default=1.0, help="share of the full number of records; 0.02 for a quick look"
@@ -78,10 +79,16 @@ def _options() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _known(name: str, known: Mapping[str, object]) -> str:
-    if name not in known:
-        raise argparse.ArgumentTypeError(f"there is no {name}; there are {', '.join(known)}")
-    return name
+def _names(known: Mapping[str, object]) -> Callable[[str], list[str]]:
+    """Reads "A,B"."""
+
+    def read(text: str) -> list[str]:
+        names = text.split(",")
+        if unknown := [name for name in names if name not in known]:
+            raise argparse.ArgumentTypeError(f"there is no {unknown[0]}; there are {', '.join(known)}")
+        return names
+
+    return read
 
 
 def _scaled(work: Work, size: float) -> Work:
@@ -146,7 +153,7 @@ def _versions(bench: Bench, who: Sequence[Contestant]) -> None:
 def _measure(bench: Bench, work: Work, who: Sequence[Contestant], repeat: int) -> None:
     bench.results.counts[work.name] = work.count
     _measure_floor(bench, work, repeat)
-    for one in who:
+    for one in [*who[repeat % len(who) :], *who[: repeat % len(who)]]:  # nobody is always the first
         if one.name not in work.who or not _wanted(bench, work, one):
             continue
         name = f"bench_{work.name}_{one.name}_{repeat}".lower()
