@@ -20,7 +20,7 @@ import structlog
 
 from counterfoil import __version__
 from counterfoil.connectors.registry import build_source
-from counterfoil.connectors.table import Table
+from counterfoil.connectors.table import Table, TablePlan
 from counterfoil.engine import dry, presence, retry, sync
 from counterfoil.engine.caller import Caller, Gate
 from counterfoil.engine.job import SyncJob
@@ -89,56 +89,72 @@ class App:
         return Table(flow.destination, flow.mapping.fields)
 
     async def plan(self) -> tuple[FlowPlan, ...]:
-        """What `apply` would change now; changes nothing."""
+        """What `apply` and the next `up` would change now; changes nothing."""
+        async with self.ledger.session() as session:
+            known = {row["name"]: row for row in await flows.list_(session)}
+        plans = await self._plans(list(self.project.flows.values()))
+        return tuple(
+            FlowPlan(plan.flow, (*plan.changes, *self._schedule_change(plan.flow, known)), plan.faults)
+            for plan, _ in plans
+        )
+
+    async def _plans(self, chosen: Sequence[SyncFlow]) -> list[tuple[FlowPlan, TablePlan]]:
+        """As a worker sees it; where something has to change, as the owner does, who may change it."""
+        async with self.ledger.session() as session:
+            known = {row["name"]: row for row in await flows.list_(session)}
+            plans = [await self._plan(session, flow, known) for flow in chosen]
+        if not any(table.statements or table.faults for _, table in plans):
+            return plans
         connection = await connect(self.owner_dsn)
         try:
-            known = {row["name"]: row for row in await flows.list_(connection)}
-            return tuple([await self._plan(connection, flow, known) for flow in self.project.flows.values()])
+            return [await self._plan(connection, flow, known) for flow in chosen]
         finally:
             await connection.close()
 
-    async def _plan(self, connection: Any, flow: SyncFlow, known: Mapping[str, Mapping[str, Any]]) -> FlowPlan:
-        changes = [] if flow.name in known else [f"new flow {flow.name}"]
-        was = known.get(flow.name, {}).get("cron")
-        now = flow.schedule.cron if flow.schedule else None
-        if was != now:
-            changes.append(f"schedule {was or 'by hand'} → {now or 'by hand'}")
-        plan = await self.table(flow).plan(connection)
-        return FlowPlan(flow.name, (*changes, *plan.changes), plan.faults)
+    async def _plan(
+        self, session: Any, flow: SyncFlow, known: Mapping[str, Mapping[str, Any]]
+    ) -> tuple[FlowPlan, TablePlan]:
+        plan = await self.table(flow).plan(session)
+        new = () if flow.name in known else (f"new flow {flow.name}",)
+        return FlowPlan(flow.name, (*new, *plan.changes), plan.faults), plan
+
+    def _schedule_change(self, name: str, known: Mapping[str, Mapping[str, Any]]) -> tuple[str, ...]:
+        was, schedule = known.get(name, {}).get("cron"), self.flow(name).schedule
+        now = schedule.cron if schedule else None
+        return () if was == now else (f"schedule {was or 'by hand'} → {now or 'by hand'}",)
 
     async def apply(self, names: Sequence[str] | None = None) -> tuple[FlowPlan, ...]:
-        """Register flows, create or extend their tables, set their schedules. Raises UsageError before anything where a table does not match."""
+        """Register flows, create or extend their tables. Raises UsageError before anything where a table does not match.
+
+        The owner's login is needed only where a table has to change; a worker's own may do the rest.
+        """
         chosen = [self.flow(name) for name in (names if names is not None else sorted(self.project.flows))]
+        plans = await self._plans(chosen)
+        if faults := [f"{plan.flow}: {fault}" for plan, _ in plans for fault in plan.faults]:
+            raise UsageError("A table does not match its flow. " + " ".join(faults), "`counterfoil plan` shows it all.")
+        async with self.ledger.transaction() as session:
+            for flow in chosen:
+                await self._register(session, flow)
+        if any(table.statements for _, table in plans):
+            await self._change_tables(chosen)
+        return tuple(plan for plan, _ in plans)
+
+    async def _register(self, session: Any, flow: SyncFlow) -> None:
+        definition, failure = hashlib.sha256(repr(flow).encode()).hexdigest(), flow.on_failure
+        await flows.register(
+            session, flow.name, title=flow.title, owner=failure.owner, case_due=failure.due, definition=definition
+        )
+
+    async def _change_tables(self, chosen: Sequence[SyncFlow]) -> None:
         connection = await connect(self.owner_dsn)
         try:
-            known = {row["name"]: row for row in await flows.list_(connection)}
-            plans = tuple([await self._plan(connection, flow, known) for flow in chosen])
-            if faults := [f"{plan.flow}: {fault}" for plan in plans for fault in plan.faults]:
-                raise UsageError(
-                    "A table does not match its flow. " + " ".join(faults), "`counterfoil plan` shows it all."
-                )
             for flow in chosen:
-                await self._apply(connection, flow)
+                async with connection.transaction():
+                    table = self.table(flow)
+                    await table.apply(connection, await table.plan(connection))
             await self._apply_views(connection)
         finally:
             await connection.close()
-        return plans
-
-    async def _apply(self, connection: Any, flow: SyncFlow) -> None:
-        table = self.table(flow)
-        async with connection.transaction():
-            definition = hashlib.sha256(repr(flow).encode()).hexdigest()
-            failure = flow.on_failure
-            await flows.register(
-                connection,
-                flow.name,
-                title=flow.title,
-                owner=failure.owner,
-                case_due=failure.due,
-                definition=definition,
-            )
-            plan = await table.plan(connection)
-            await table.apply(connection, plan)
 
     async def _apply_views(self, connection: Any) -> None:
         """The project's own `views.sql`, if it has one: statements that are safe to repeat, run as the owner."""
@@ -381,14 +397,19 @@ class App:
 
     async def run_worker(self, *, schedules: bool, stop: asyncio.Event) -> None:
         """Work until `stop` is set. `schedules`: this process fires them too (any number of processes may)."""
-        from counterfoil.engine.queue import Queue, install  # the queue engine is heavy: only a worker needs it
+        from counterfoil.engine.queue import (  # the queue engine is heavy: only a worker needs it
+            Queue,
+            install,
+            is_installed,
+        )
         from counterfoil.engine.worker import Worker
 
-        owner = await connect(self.owner_dsn)
-        try:
-            await install(owner)
-        finally:
-            await owner.close()
+        if not await is_installed(self.ledger):
+            owner = await connect(self.owner_dsn)
+            try:
+                await install(owner)
+            finally:
+                await owner.close()
         await self.apply()
         if schedules:
             await self.set_schedules()

@@ -76,7 +76,7 @@ SIMULATORS = {
 def simulate(
     *arguments: Annotated[str, Parameter(allow_leading_hyphen=True, help="NAME, then its own options.")],
 ) -> int:
-    """Play the other side, with faults by name and rate: `counterfoil simulate customer-api --port 8080 --fault http_503=0.05`."""
+    """Play the other side, with faults by name and rate: `counterfoil simulate customer-api --port 8080 --fault error503=0.05`."""
     name, rest = (arguments[0].replace("_", "-") if arguments else "--help"), list(arguments[1:])
     if name in ("--help", "-h"):
         show("Usage: counterfoil simulate NAME [OPTIONS]   (NAME --help shows its options)\n")

@@ -29,7 +29,7 @@ class Meant:
     state: Annotated[str | None, Parameter(help="Only items in this state, such as PERMANENT_ERROR.")] = None
     fault: Annotated[str | None, Parameter(help="Only items with this fault, such as http_503.")] = None
     case: Annotated[int | None, Parameter(help="Only items this case owns.")] = None
-    where: Annotated[str | None, Parameter(help='The same in one text: "state=PERMANENT_ERROR fault=sql_23505".')] = (
+    where: Annotated[str | None, Parameter(help='The same in one text: "state=PERMANENT_ERROR fault=not_unique".')] = (
         None
     )
 

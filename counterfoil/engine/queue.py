@@ -19,7 +19,7 @@ from pgqueuer import PgQueuer
 from pgqueuer.adapters.persistence.queries import Queries
 from pgqueuer.domain.models import Job
 
-from counterfoil.ledger.pool import APP_ROLE, PASSING, Connection
+from counterfoil.ledger.pool import APP_ROLE, PASSING, Connection, Ledger
 
 log = structlog.get_logger(__name__)
 
@@ -29,6 +29,18 @@ SCHEMA = "counterfoil_queue"
 
 Handler = Callable[[str], Awaitable[None]]
 Duty = Callable[[], Awaitable[Any]]
+
+
+async def is_installed(ledger: Ledger) -> bool:
+    """Whether the engine's tables are there and open to a worker's own login."""
+    async with ledger.session() as session:
+        return bool(
+            await session.fetchval(
+                "select exists (select 1 from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace"
+                " where n.nspname = 'counterfoil_queue' and c.relname = 'pgqueuer'"
+                " and has_schema_privilege(n.oid, 'usage') and has_table_privilege(c.oid, 'insert, delete'))"
+            )
+        )
 
 
 async def install(owner: Connection) -> None:

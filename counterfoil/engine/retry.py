@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import structlog
 
@@ -19,6 +19,7 @@ from counterfoil.engine.job import SyncJob
 from counterfoil.flows.rows import Row
 from counterfoil.ledger import items
 from counterfoil.ledger.items import Claimed, Move
+from counterfoil.ledger.pool import Connection
 from counterfoil.model.errors import ConnectorError, Gone, Transient
 from counterfoil.model.item import ItemEvent
 
@@ -50,7 +51,7 @@ async def work(job: SyncJob, *, limit: int = AT_ONCE) -> Retried:
         return Retried()
     fetched = await _under_lease(job, claimed, lease)
     checked = check(job, fetched)
-    result = await job.ledger.patiently(lambda: _settle(job, claimed, checked, lease))
+    result = await _settle(job, claimed, checked, lease)
     log.info("items.retried", flow=job.flow.name, claimed=result.claimed, loaded=result.loaded, failed=result.failed)
     return result
 
@@ -89,40 +90,64 @@ async def _fetch(job: SyncJob, item: Claimed) -> Fetched:
 
 
 async def _settle(job: SyncJob, claimed: Sequence[Claimed], checked: Checked, lease: timedelta) -> Retried:
+    """Load, then tell the source, then settle: killed in between, the items are due again, and both are safe to repeat."""
     held_by = {item.key: item for item in claimed}
-    told = await _write_back(job, checked.rows)
+    deviations = [_judge_again(deviation, held_by) for deviation in checked.deviations]
+    released = [deviation for deviation in deviations if _was_released(deviation, held_by[deviation.key])]
+    ready = [*zip(checked.rows, checked.raws, strict=True)]
+    ready += [(one.row, one.raw) for one in released if one.row is not None and one.raw is not None]
+    loaded, refused = await job.ledger.patiently(lambda: _load(job, claimed, ready, lease))
+    untold = await _write_back(job, loaded)
+    kept_back = {deviation.key for deviation in (*refused, *untold)}
+    good = [row.key for row in loaded if row.key not in kept_back]
+    failed = [*(one for one in deviations if one not in released), *refused, *untold]
+    return await job.ledger.patiently(lambda: _move(job, claimed, good, failed, lease))
+
+
+async def _mine(
+    job: SyncJob, connection: Connection, claimed: Sequence[Claimed], lease: timedelta
+) -> dict[str, Claimed]:
+    """The fence, first in each transaction: locks the items still ours, so that nothing is done on behalf of the others."""
+    kept = await items.renew(connection, job.flow.name, [item.attempt_id for item in claimed], lease)
+    return {item.key: item for item in claimed if item.attempt_id in kept}
+
+
+async def _load(
+    job: SyncJob, claimed: Sequence[Claimed], ready: Sequence[tuple[Row, bytes]], lease: timedelta
+) -> tuple[list[Row], list[Deviation]]:
+    """The rows that are in the table now, and those the table refused."""
     async with job.ledger.transaction() as connection:
-        # The fence first: it locks the items still ours, so that nothing is loaded on behalf of the others.
-        kept = await items.renew(connection, job.flow.name, [item.attempt_id for item in claimed], lease)
-        mine = {item.key: item for item in claimed if item.attempt_id in kept}
-        deviations = [_judge_again(deviation, held_by) for deviation in checked.deviations if deviation.key in mine]
-        ready = [(row, raw) for row, raw in zip(checked.rows, checked.raws, strict=True) if row.key in mine]
-        released = [d for d in deviations if _was_released(d, mine[d.key])]
-        ready += [(d.row, d.raw) for d in released if d.row is not None and d.raw is not None]
-        deviations = [d for d in deviations if d not in released]
-        rows = [row for row, _ in ready]
-        _, refused = await load_rows(job, connection, rows, [raw for _, raw in ready])
-        bad = {deviation.key for deviation in refused}
-        good = [row.key for row in rows if row.key not in bad and row.key not in told]
-        untold = [told[row.key] for row in rows if row.key in told and row.key not in bad]
-        now = job.clock.now()
-        moves = [Move(ItemEvent.LOAD, key=key, attempt_id=mine[key].attempt_id) for key in good]
-        for deviation in (*deviations, *refused, *untold):
-            item = mine[deviation.key]
-            moves.append(
-                move_of(
-                    job,
-                    deviation,
-                    now,
-                    attempt_id=item.attempt_id,
-                    attempts=item.attempts,
-                    first_failed_at=item.first_failed_at,
-                )
-            )
+        mine = await _mine(job, connection, claimed, lease)
+        held = [(row, raw) for row, raw in ready if row.key in mine]
+        rows = [row for row, _ in held]
+        _, refused = await load_rows(job, connection, rows, [raw for _, raw in held])
+    bad = {deviation.key for deviation in refused}
+    return [row for row in rows if row.key not in bad], refused
+
+
+async def _move(
+    job: SyncJob, claimed: Sequence[Claimed], good: Sequence[str], failed: Sequence[Deviation], lease: timedelta
+) -> Retried:
+    now = job.clock.now()
+    async with job.ledger.transaction() as connection:
+        mine = await _mine(job, connection, claimed, lease)
+        moves = [Move(ItemEvent.LOAD, key=key, attempt_id=mine[key].attempt_id) for key in good if key in mine]
+        loaded = len(moves)
+        moves += [_move_of(job, one, mine[one.key], now) for one in failed if one.key in mine]
         await items.move(connection, job.flow.name, moves, actor=f"worker {job.worker}")
     rejected = sum(move.event is ItemEvent.REJECT for move in moves)
-    failed = len(moves) - len(good) - rejected
-    return Retried(len(claimed), len(good), rejected, failed, len(claimed) - len(mine))
+    return Retried(len(claimed), loaded, rejected, len(moves) - loaded - rejected, len(claimed) - len(mine))
+
+
+def _move_of(job: SyncJob, deviation: Deviation, item: Claimed, now: datetime) -> Move:
+    return move_of(
+        job,
+        deviation,
+        now,
+        attempt_id=item.attempt_id,
+        attempts=item.attempts,
+        first_failed_at=item.first_failed_at,
+    )
 
 
 def _judge_again(deviation: Deviation, held_by: dict[str, Claimed]) -> Deviation:
@@ -141,10 +166,10 @@ def _was_released(deviation: Deviation, item: Claimed) -> bool:
     )
 
 
-async def _write_back(job: SyncJob, rows: Sequence[Row]) -> dict[str, Deviation]:
-    """Told before it is settled: the PUT is idempotent, so a crash in between repeats it and loses nothing. Returns what was not taken."""
-    if job.flow.source.write_back is None or not rows:
-        return {}
+async def _write_back(job: SyncJob, rows: Sequence[Row]) -> list[Deviation]:
+    """Tell the source what is loaded; what it does not take comes back, to be tried again."""
+    if job.flow.source.write_back is None:
+        return []
 
     async def tell(row: Row) -> Deviation | None:
         try:
@@ -154,4 +179,4 @@ async def _write_back(job: SyncJob, rows: Sequence[Row]) -> dict[str, Deviation]
             return Deviation(row.key, ItemEvent.FAIL_TEMPORARILY, f"write_back_{error.fault}", problem)
         return None
 
-    return {deviation.key: deviation for deviation in await asyncio.gather(*map(tell, rows)) if deviation is not None}
+    return [deviation for deviation in await asyncio.gather(*map(tell, rows)) if deviation is not None]

@@ -324,6 +324,8 @@ async def _settle_cases(job: SyncJob, connection: Connection, row: Mapping[str, 
     if ending.state is RunState.EMPTY and job.flow.source.watermark is None:
         await cases.open_for_flow(connection, name, "run:empty", f"Sync {name}: {ending.problem}")
         return
+    if ending.state not in ACCOUNTED_RUN:
+        return
     await cases.close_for_flow(connection, name, who=f"run {row['id']}", why=f"run {row['id']} went well")
     limit = job.flow.on_failure.rejected_ratio
     if counts.found >= ENOUGH_TO_JUDGE and counts.rejected / counts.found > limit:

@@ -122,7 +122,7 @@ WRITE_BACK = Shape(
     "write_back",
     (
         E("path", text(), "where to tell the source, with {key}: /api/v1/data/{key}.", required=True),
-        E("method", choice(("PUT", "PATCH", "POST")), "PUT if not given."),
+        E("method", choice(("PUT",)), "PUT: the only one that may safely be told twice, after a lost reply."),
         E(
             "body",
             table(text(empty=True), "Write external names and internal ones."),

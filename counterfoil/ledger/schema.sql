@@ -830,9 +830,6 @@ ALTER TABLE ONLY counterfoil.run_fault
 ALTER TABLE ONLY counterfoil.run
     ADD CONSTRAINT run_flow_fkey FOREIGN KEY (flow) REFERENCES counterfoil.flow(name);
 
-ALTER TABLE ONLY counterfoil.run_key
-    ADD CONSTRAINT run_key_run_id_fkey FOREIGN KEY (run_id) REFERENCES counterfoil.run(id) ON DELETE CASCADE;
-
 ALTER TABLE ONLY counterfoil.run
     ADD CONSTRAINT run_worker_id_fkey FOREIGN KEY (worker_id) REFERENCES counterfoil.worker(id);
 

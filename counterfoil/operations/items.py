@@ -204,7 +204,7 @@ _WORDS = ("flow", "state", "fault", "case")
 
 
 def parse_where(text: str) -> Filter:
-    """`state=PERMANENT_ERROR fault=sql_23505` as a Filter. Raises UsageError for anything it does not understand."""
+    """`state=PERMANENT_ERROR fault=not_unique` as a Filter. Raises UsageError for anything it does not understand."""
     given: dict[str, str] = {}
     for part in text.split():
         name, equals, value = part.partition("=")

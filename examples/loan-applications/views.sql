@@ -10,10 +10,10 @@ select
   r.inserted + r.updated + r.unchanged + r.rejected + r.review as applications_fetched,
   r.inserted + r.updated + r.unchanged as applications_upserted,
   coalesce((select sum(f.records) from counterfoil.run_fault f
-            where f.run_id = r.id and f.outcome = 'failed' and f.fault not in ('check', 'not_unique', 'foreign_key', 'missing_value', 'too_long',
+            where f.run_id = r.id and f.outcome = 'failed' and split_part(f.fault, ':', 1) not in ('check', 'not_unique', 'foreign_key', 'missing_value', 'too_long',
               'out_of_range', 'wrong_type', 'trigger', 'exclusion', 'invalid_text')), 0)::bigint as fetch_failures,
   coalesce((select sum(f.records) from counterfoil.run_fault f
-            where f.run_id = r.id and f.outcome = 'failed' and f.fault in ('check', 'not_unique', 'foreign_key', 'missing_value', 'too_long',
+            where f.run_id = r.id and f.outcome = 'failed' and split_part(f.fault, ':', 1) in ('check', 'not_unique', 'foreign_key', 'missing_value', 'too_long',
               'out_of_range', 'wrong_type', 'trigger', 'exclusion', 'invalid_text')), 0)::bigint as upsert_failures,
   case when r.state in ('queued', 'running') then 'running' when r.state in ('completed', 'partial') then 'completed' else 'failed' end as status,
   case when r.state in ('completed', 'queued', 'running') then null else jsonb_build_object('state', r.state, 'fault', r.fault, 'problem', r.problem,
