@@ -82,6 +82,7 @@ CREATE FUNCTION counterfoil.claim_items(p_flow text, p_limit integer, p_lease in
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET enable_seqscan TO 'off'
+    SET jit TO 'off'
     AS $$
 declare
   v_ids bigint[];
@@ -325,6 +326,7 @@ end $$;
 CREATE FUNCTION counterfoil.move_items(p_flow text, p_requests counterfoil.move_request[], p_actor text, p_reason text DEFAULT NULL::text, p_worker bigint DEFAULT NULL::bigint) RETURNS SETOF counterfoil.move_result
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
+    SET jit TO 'off'
     AS $$
 declare
   v_now    timestamptz := counterfoil.now();
@@ -436,6 +438,7 @@ CREATE FUNCTION counterfoil.rescue_items(p_flow text, p_crashes integer, p_limit
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET enable_seqscan TO 'off'
+    SET jit TO 'off'
     AS $$
 begin
   return query

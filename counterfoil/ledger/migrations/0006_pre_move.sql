@@ -6,7 +6,7 @@
 --
 -- The planner gets no choice where a wrong one would read the history: these functions are planned once for a session, perhaps while the
 -- table is empty. Hence LATERAL with OFFSET 0 (one probe of the unique index for each request), the update by ctid of the rows just locked,
--- and the SET clauses.
+-- and the SET clauses. What is switched off counts as endlessly dear up to version 17, and would be compiled each time: hence jit = off.
 create type counterfoil.move_request as (
   id              bigint,        -- or null, and then the key counts
   key             text,
@@ -192,7 +192,7 @@ end $$;
 create function counterfoil.move_items(p_flow text, p_requests counterfoil.move_request[], p_actor text, p_reason text default null,
   p_worker bigint default null)
 returns setof counterfoil.move_result
-language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+language plpgsql security definer set search_path = pg_catalog, pg_temp set jit = off as $$
 declare
   v_now    timestamptz := counterfoil.now();
   v_judged counterfoil.judged_move[];

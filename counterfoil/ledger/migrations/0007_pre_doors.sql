@@ -68,7 +68,7 @@ $$;
 create function counterfoil.claim_items(p_flow text, p_limit integer, p_lease interval, p_worker bigint)
 returns table (id bigint, key text, attempt_id uuid, attempts integer, first_failed_at timestamptz, fault text, payload text,
   released_sha256 text)
-language plpgsql security definer set search_path = pg_catalog, pg_temp set enable_seqscan = off as $$
+language plpgsql security definer set search_path = pg_catalog, pg_temp set enable_seqscan = off set jit = off as $$
 declare
   v_ids bigint[];
 begin
@@ -100,7 +100,7 @@ $$;
 -- Items whose lease ended, or whose worker is gone: due again, or, after p_crashes such ends, owned by a case. Returns how many of each.
 create function counterfoil.rescue_items(p_flow text, p_crashes integer, p_limit integer default 1000)
 returns table (rescued bigint, failed bigint) language plpgsql security definer set search_path = pg_catalog, pg_temp
-set enable_seqscan = off as $$
+set enable_seqscan = off set jit = off as $$
 begin
   return query
   with lost as (
