@@ -130,7 +130,9 @@ def flow_text(
         source="".join(f"  {line}\n" for line in source.splitlines()),
         pull=", ".join(part for part in (f"chunk_rows: {chunk}, chunk_seconds: 0.2", pull) if part),
         retry=", ".join(
-            part for part in ("first_delay: 5ms, max_delay: 50ms, item_first_delay: 20ms, item_max_delay: 200ms", retry) if part
+            part
+            for part in ("first_delay: 5ms, max_delay: 50ms, item_first_delay: 20ms, item_max_delay: 200ms", retry)
+            if part
         ),
         schedule=f"schedule: {schedule}" if schedule else "",
         decision=f"decision: {{function: {decision}}}\n" if decision else "",
@@ -327,7 +329,11 @@ QUICK = ["--retry-after", "0s", "--slow", "10-30ms", "--burst-length", "3"]
 
 
 def same_person(content: Mapping[str, Any], row: Mapping[str, Any]) -> bool:
-    return (content["name"], content["email"] or None, str(content["score"])) == (row["name"], row["email"], str(row["score"]))
+    return (content["name"], content["email"] or None, str(content["score"])) == (
+        row["name"],
+        row["email"],
+        str(row["score"]),
+    )
 
 
 async def proven(project: Project, other: Side, *, flow: str = FLOW, table: str = TABLE, unlike: int = 0) -> None:
