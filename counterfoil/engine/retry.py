@@ -6,10 +6,11 @@ Every settling move names the attempt that claimed the item; one that lost its l
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass, fields, replace
 from datetime import timedelta
 
+import msgspec
 import structlog
 
 from counterfoil.engine.book import load_rows, move_of, write_back_body
@@ -25,6 +26,7 @@ from counterfoil.model.item import ItemEvent
 log = structlog.get_logger(__name__)
 
 AT_ONCE = 100
+UNTOLD = "write_back_"  # faults of records that are loaded, and the source was not told
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +52,8 @@ async def work(job: SyncJob, *, limit: int = AT_ONCE) -> Retried:
         return Retried()
     fetched = await _under_lease(job, claimed, lease)
     checked = check(job, fetched)
-    result = await job.ledger.patiently(lambda: _settle(job, claimed, checked, lease))
+    told_again = {one.key for one in fetched if one.raw is None and one.error is None}
+    result = await job.ledger.patiently(lambda: _settle(job, claimed, checked, told_again, lease))
     log.info("items.retried", flow=job.flow.name, claimed=result.claimed, loaded=result.loaded, failed=result.failed)
     return result
 
@@ -75,6 +78,8 @@ async def _beat(job: SyncJob, claimed: Sequence[Claimed], lease: timedelta) -> N
 async def _fetch(job: SyncJob, item: Claimed) -> Fetched:
     """From the source by its key; what can't be fetched singly is read from what the item kept."""
     if not job.source.has_detail:
+        if item.payload is not None and (item.fault or "").startswith(UNTOLD):
+            return await _tell_again(job, item, item.payload)
         if item.payload is not None:
             return Fetched(item.key, item.payload.encode())
         return Fetched(item.key, None, Transient("The next run reads this record again.", fault="not_listed_yet"))
@@ -88,7 +93,18 @@ async def _fetch(job: SyncJob, item: Claimed) -> Fetched:
         return Fetched(item.key, None, error)
 
 
-async def _settle(job: SyncJob, claimed: Sequence[Claimed], checked: Checked, lease: timedelta) -> Retried:
+async def _tell_again(job: SyncJob, item: Claimed, body: str) -> Fetched:
+    """A record that is loaded and was not told to the source: the body is kept with the item, nothing needs to be read."""
+    try:
+        await job.caller(lambda: job.source.write_back(item.key, msgspec.json.decode(body)))
+    except ConnectorError as error:
+        return Fetched(item.key, None, Transient(error.problem, fault=f"{UNTOLD}{error.fault.removeprefix(UNTOLD)}"))
+    return Fetched(item.key, None)
+
+
+async def _settle(
+    job: SyncJob, claimed: Sequence[Claimed], checked: Checked, told_again: Set[str | None], lease: timedelta
+) -> Retried:
     held_by = {item.key: item for item in claimed}
     told = await _write_back(job, checked.rows)
     async with job.ledger.transaction() as connection:
@@ -104,6 +120,7 @@ async def _settle(job: SyncJob, claimed: Sequence[Claimed], checked: Checked, le
         _, refused = await load_rows(job, connection, rows, [raw for _, raw in ready])
         bad = {deviation.key for deviation in refused}
         good = [row.key for row in rows if row.key not in bad and row.key not in told]
+        good += [key for key in mine if key in told_again]
         untold = [told[row.key] for row in rows if row.key in told and row.key not in bad]
         now = job.clock.now()
         moves = [Move(ItemEvent.LOAD, key=key, attempt_id=mine[key].attempt_id) for key in good]
@@ -151,7 +168,7 @@ async def _write_back(job: SyncJob, rows: Sequence[Row]) -> dict[str, Deviation]
             await job.caller(lambda: job.source.write_back(row.key, write_back_body(job, row)))
         except ConnectorError as error:
             problem = f"Loaded, but the source was not told: {error.problem}"
-            return Deviation(row.key, ItemEvent.FAIL_TEMPORARILY, f"write_back_{error.fault}", problem)
+            return Deviation(row.key, ItemEvent.FAIL_TEMPORARILY, f"{UNTOLD}{error.fault}", problem)
         return None
 
     return {deviation.key: deviation for deviation in await asyncio.gather(*map(tell, rows)) if deviation is not None}

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 
@@ -126,7 +128,7 @@ async def test_days_in_the_zone_of_the_source(tmp_path: Path, database: str):
             await app.work(await app.start_run(FLOW, actor="test"))
         # 11:30 UTC is half past midnight of the next day in Auckland.
         assert asked[0] == "2026-01-04"
-        assert asked[-1] == "2026-01-11" or asked[-1] == "2026-01-10"
+        assert asked[-1] == first["watermark_after"].astimezone(ZoneInfo(zone)).date().isoformat()
 
 
 async def _asked(app: Any) -> list[str]:
@@ -172,7 +174,8 @@ async def test_a_window_given_by_a_person(project):
     )
     now = datetime.now(UTC)
     middle = await made.sync(since=now - 6 * 24 * HOUR, until=now - 4 * 24 * HOUR)
-    assert middle["given"] and 0 < middle["found"] < 200  # noqa: PT018
+    assert middle["given"]
+    assert 0 < middle["found"] < 200
     assert await _watermark(made) is None, "an island: nothing is known of what lies before it"
     everything = await made.sync()
     assert everything["found"] == 200
@@ -205,7 +208,7 @@ async def test_a_backfill_goes_on_after_a_kill_between_two_windows(project):
         "select since, until, found, state from counterfoil.run where trigger = 'backfill' order by id"
     )
     assert len(windows) == 4
-    assert all(one["until"] == two["since"] for one, two in zip(windows, windows[1:], strict=False)), "a gap"
+    assert all(one["until"] == two["since"] for one, two in pairwise(windows)), "a gap"
     assert {window["state"] for window in windows} == {"completed"}
     assert sum(window["found"] for window in windows) == 200
     await proven(made, other)
