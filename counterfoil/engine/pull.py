@@ -54,6 +54,15 @@ class Batch:
     def full(self, rows: int) -> bool:
         return len(self.entries) + len(self.fetched) >= rows or self.size >= CHUNK_BYTES
 
+    def add(self, at: Cursor | None, page: Page, skip: int) -> None:
+        """Another whole page, which stood at `at`; of it the first `skip` entries are settled."""
+        if not self.pages:
+            self.start = at
+        self.entries.extend(page.entries[skip:] if skip else page.entries)
+        self.broken.extend(page.broken)
+        self.size += sum(map(len, page.entries))
+        self.cursor, self.pages, self.list_ended = page.cursor, self.pages + 1, page.cursor is None
+
     @property
     def place(self) -> Place:
         """With whole pages the list moves on; with fetched ids it has been read already."""
@@ -100,6 +109,10 @@ class Pull:
                 writing = asyncio.create_task(self._settle(checked, batch.place, listed_before=listed_before))
             if writing is not None:
                 await writing
+        except (ListFailedError, GateClosedError):
+            if writing is not None:
+                await writing  # what came before is good: it need not be fetched again
+            raise
         finally:
             if writing is not None and not writing.done():
                 writing.cancel()
@@ -161,17 +174,18 @@ class Pull:
         at, skip = (cursor or {}).get("at"), (cursor or {}).get("skip", 0)
         rows, batch, deadline = self.job.flow.pull.chunk_rows, Batch(start=at, skip=skip), self._deadline()
         async with aclosing(self._pages(at)) as pages:
-            async for was, page in pages:
-                if not batch.pages:
-                    batch.start = was
-                batch.entries.extend(page.entries[skip:] if skip else page.entries)
-                batch.broken.extend(page.broken)
-                batch.size += sum(map(len, page.entries))
-                batch.cursor, batch.pages, batch.list_ended = page.cursor, batch.pages + 1, page.cursor is None
-                skip = 0
-                if batch.list_ended or self.careful > 0 or batch.full(rows) or self.job.clock.monotonic() >= deadline:
-                    yield batch
-                    batch, deadline = Batch(), self._deadline()
+            try:
+                async for was, page in pages:
+                    batch.add(was, page, skip)
+                    skip = 0
+                    late = self.job.clock.monotonic() >= deadline
+                    if batch.list_ended or self.careful > 0 or batch.full(rows) or late:
+                        yield batch
+                        batch, deadline = Batch(), self._deadline()
+            except (ListFailedError, GateClosedError):
+                if batch.pages:
+                    yield batch  # what came before is settled: the run goes on after it
+                raise
 
     def _deadline(self) -> float:
         return self.job.clock.monotonic() + self.job.flow.pull.chunk_seconds

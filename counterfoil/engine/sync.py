@@ -14,6 +14,7 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import asyncpg
+import msgspec
 import structlog
 
 from counterfoil.engine.book import Place, RunBook
@@ -239,8 +240,11 @@ async def _settle_told(job: SyncJob, book: RunBook, waiting: list[tuple[str, Any
             ItemEvent.FAIL_TEMPORARILY,
             f"write_back_{error.fault}",
             f"Loaded, but the source was not told: {error.problem}",
+            msgspec.json.encode(
+                body
+            ),  # kept with the item where the record can't be fetched by its key: what is still to be told
         )
-        for (key, _), error in zip(waiting, answers, strict=True)
+        for (key, body), error in zip(waiting, answers, strict=True)
         if error is not None
     ]
 

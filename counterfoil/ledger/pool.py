@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from datetime import timedelta
 from typing import Any, TypeVar
 
 import asyncpg
@@ -80,9 +81,23 @@ class Ledger:
         self.dsn = dsn
 
     @classmethod
-    async def open(cls, dsn: str, *, role: str | None = APP_ROLE, size: int = 8, name: str = "counterfoil") -> Ledger:
-        """Open the pool; the first connection is made at once, so that a wrong DSN is told at the start."""
+    async def open(
+        cls,
+        dsn: str,
+        *,
+        role: str | None = APP_ROLE,
+        size: int = 8,
+        name: str = "counterfoil",
+        idle: timedelta | None = None,
+    ) -> Ledger:
+        """Open the pool; the first connection is made at once, so that a wrong DSN is told at the start.
+
+        `idle`: PostgreSQL ends a transaction that stands still for so long. A process that hangs, or a host that is cut off, has lost
+        its lease by then; the rows it has locked must not keep the next one waiting.
+        """
         settings = {"application_name": name, "jit": "off"} | ({"role": role} if role else {})
+        if idle is not None:
+            settings["idle_in_transaction_session_timeout"] = f"{int(idle.total_seconds() * 1000)}ms"
         try:
             pool = await asyncpg.create_pool(
                 dsn,

@@ -66,7 +66,7 @@ async def open_database(folder: Path, settings: Settings, *, size: int = 2) -> A
     async with AsyncExitStack() as stack:
         dsn, owner_dsn, notes = await stack.enter_async_context(server_of(folder, settings))
         await _require_schema(dsn, owner_dsn, embedded=settings.dsn is None)
-        ledger = await Ledger.open(dsn, role=APP_ROLE, size=size)
+        ledger = await Ledger.open(dsn, role=APP_ROLE, size=size, idle=settings.worker_lease)
         stack.push_async_callback(ledger.close)
         yield Database(ledger, dsn, owner_dsn, notes, _reviver(folder, settings))
 

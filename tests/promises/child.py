@@ -76,7 +76,9 @@ async def _open_run(app: App, flow: str) -> int:
         return await app.start_run(flow, actor="test")
     except ConflictError:
         async with app.ledger.session() as session:
-            return int(await session.fetchval("select id from counterfoil.run where flow = $1 and ended_at is null", flow))
+            return int(
+                await session.fetchval("select id from counterfoil.run where flow = $1 and ended_at is null", flow)
+            )
 
 
 async def _items(folder: Path, environment: Mapping[str, str], flow: str) -> None:

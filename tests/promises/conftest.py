@@ -21,7 +21,15 @@ Opener = Callable[..., tuple[Project, Side]]
 
 
 def _open(
-    stack: ExitStack, folder: Path, dsn: str, arguments: tuple[str, ...], *, count: int = 300, functions: str = "", lease: str = "5s", **flow: Any
+    stack: ExitStack,
+    folder: Path,
+    dsn: str,
+    arguments: tuple[str, ...],
+    *,
+    count: int = 300,
+    functions: str = "",
+    lease: str = "5s",
+    **flow: Any,
 ) -> tuple[Project, Side]:
     data = people(folder / "people.csv", count)
     other = stack.enter_context(side("--data", data, "--key", "id", *arguments))

@@ -128,16 +128,22 @@ def flow_text(
         write_back=back if write_back else "",
         watermark=f"  watermark: {{{watermark.removesuffix(' until')}}}\n" if watermark else "",
         source="".join(f"  {line}\n" for line in source.splitlines()),
-        pull=", ".join(part for part in (f"chunk_rows: {chunk}, chunk_seconds: 0.2", pull) if part),
-        retry=", ".join(
-            part for part in ("first_delay: 5ms, max_delay: 50ms, item_first_delay: 20ms, item_max_delay: 200ms", retry) if part
-        ),
+        pull=_with(pull, chunk_rows=str(chunk), chunk_seconds="0.2"),
+        retry=_with(retry, first_delay="5ms", max_delay="50ms", item_first_delay="20ms", item_max_delay="200ms"),
         schedule=f"schedule: {schedule}" if schedule else "",
         decision=f"decision: {{function: {decision}}}\n" if decision else "",
         function=f"  function: {mapper}\n" if mapper else "",
         destination=f"  {destination}" if destination else "",
         rejected_ratio=rejected_ratio,
         more=more,
+    )
+
+
+def _with(given: str, **others: str) -> str:
+    """Settings as given, and others where they are not."""
+    named = {part.partition(":")[0].strip() for part in given.split(",")}
+    return ", ".join(
+        [*filter(None, [given]), *(f"{name}: {value}" for name, value in others.items() if name not in named)]
     )
 
 
@@ -327,7 +333,11 @@ QUICK = ["--retry-after", "0s", "--slow", "10-30ms", "--burst-length", "3"]
 
 
 def same_person(content: Mapping[str, Any], row: Mapping[str, Any]) -> bool:
-    return (content["name"], content["email"] or None, str(content["score"])) == (row["name"], row["email"], str(row["score"]))
+    return (content["name"], content["email"] or None, str(content["score"])) == (
+        row["name"],
+        row["email"],
+        str(row["score"]),
+    )
 
 
 async def proven(project: Project, other: Side, *, flow: str = FLOW, table: str = TABLE, unlike: int = 0) -> None:
@@ -437,7 +447,8 @@ class Server:
                 os.kill(number, signal.SIGKILL)
         for left in reversed(range(50)):  # it refuses while the last of its processes is still going
             try:
-                return self.start()
+                self.start()
+                break
             except subprocess.CalledProcessError:
                 if not left:
                     raise

@@ -59,7 +59,18 @@ DETAIL = [
     "settle_cases:1",
     "prune:1",  # after the end
 ]
-PAGES = ["page:2", "add_keys:1", "add_keys:3", "hold:2", "load:1", "load:3", "move:2", "advance:1", "advance:3", "finish:1"]
+PAGES = [
+    "page:2",
+    "add_keys:1",
+    "add_keys:3",
+    "hold:2",
+    "load:1",
+    "load:3",
+    "move:2",
+    "advance:1",
+    "advance:3",
+    "finish:1",
+]
 DELETES = ["soft_delete:1", "advance:4", "finish:1"]
 
 

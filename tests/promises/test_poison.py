@@ -46,8 +46,12 @@ async def test_a_poisoned_record_of_a_run_ends_in_a_case(project, detail: bool, 
 
 
 async def test_two_poisoned_records_in_one_chunk(project):
-    functions = KILLER.replace('os.environ.get("POISON", "P00013")', '"P00013"').replace('== "P00013"', 'in ("P00013", "P00031")')
-    made, _ = project(count=50, page=50, chunk=50, detail=False, functions=functions, decision="judge", retry="crashes: 3")
+    functions = KILLER.replace('os.environ.get("POISON", "P00013")', '"P00013"').replace(
+        '== "P00013"', 'in ("P00013", "P00031")'
+    )
+    made, _ = project(
+        count=50, page=50, chunk=50, detail=False, functions=functions, decision="judge", retry="crashes: 3"
+    )
     codes = []
     while not codes or codes[-1] == DEATH:
         codes.append(await made.finish("run", FLOW))

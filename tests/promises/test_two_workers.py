@@ -12,11 +12,14 @@ async def test_five_fires_are_five_runs(project):
     """Show 4, with the schedule's time moved into the past instead of five minutes of waiting."""
     made, other = project("--latency", "1-3ms", count=60, schedule='"* * * * *"')
     workers = [made.start("worker", "schedules") for _ in range(2)]
-    await eventually(lambda: _value(made, "select count(*) = 2 from counterfoil.worker where counterfoil.worker_alive(id)"), "both are at work")
+    await eventually(
+        lambda: _value(made, "select count(*) = 2 from counterfoil.worker where counterfoil.worker_alive(id)"),
+        "both are at work",
+    )
     for number in range(1, 6):
-        await made.value(
-            "update counterfoil.schedule set next_fire_at = date_trunc('minute', now()) - make_interval(mins => $1) returning flow", 60 - number
-        )
+        # A minute passes: what was is a minute older, and the schedule's time has come.
+        await made.value("update counterfoil.run set fired_for = fired_for - interval '1 minute'")
+        await made.value("update counterfoil.schedule set next_fire_at = date_trunc('minute', now())")
         await eventually(lambda number=number: _value(
             made, f"select count(*) >= {number} from counterfoil.run where ended_at is not null"), f"fire {number} has run")  # fmt: skip
     for worker in workers:
@@ -41,7 +44,10 @@ async def test_the_cap_holds_over_both_and_over_retries(project):
         await app.start_run(FLOW, actor="test")
     await eventually(made.ended_run, "the run ends")
     other.faults(error503=0)
-    await eventually(lambda: _value(made, "select count(*) = 0 from counterfoil.item where next_action_at is not null"), "all items are settled")
+    await eventually(
+        lambda: _value(made, "select count(*) = 0 from counterfoil.item where next_action_at is not null"),
+        "all items are settled",
+    )
     for worker in workers:
         signal_(worker, signal.SIGTERM)
         assert await ended(worker) == 0
@@ -56,7 +62,9 @@ async def test_a_worker_that_lost_its_lease_settles_nothing(project):
     async with made.app() as app:
         await app.start_run(FLOW, actor="test")
     first = made.start("worker")
-    await eventually(lambda: _value(made, "select inserted >= 100 from counterfoil.run"), "the first worker is half way")
+    await eventually(
+        lambda: _value(made, "select inserted >= 100 from counterfoil.run"), "the first worker is half way"
+    )
     signal_(first, signal.SIGSTOP)
     owner = (await made.run())["worker_id"]
     # Its silence is as old as the lease: the clock is moved, so that nobody waits for it.

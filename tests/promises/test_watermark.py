@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 
@@ -36,7 +38,9 @@ async def test_the_next_window_starts_at_the_newest_change_seen(project, detail:
 @pytest.mark.parametrize("detail", [True, False], ids=["detail", "pages"])
 async def test_a_record_that_changes_during_the_run_is_seen(project, detail: bool):
     """By this run or by the next: in the end the table is as the source."""
-    made, other = project("--fault", "change_during_run=0.2", count=200, page=50, detail=detail, watermark="overlap: 1m, lookback: all")
+    made, other = project(
+        "--fault", "change_during_run=0.2", count=200, page=50, detail=detail, watermark="overlap: 1m, lookback: all"
+    )
     first = await made.sync()
     assert first["watermark_after"] <= first["started_at"], "never past its start: what changes later must be asked for"
     other.faults(change_during_run=0)
@@ -46,7 +50,9 @@ async def test_a_record_that_changes_during_the_run_is_seen(project, detail: boo
 
 
 async def test_a_failed_list_leaves_the_watermark(project):
-    made, other = project("--max-in-a-row", "0", count=60, page=20, detail=False, watermark="overlap: 0s, lookback: all")
+    made, other = project(
+        "--max-in-a-row", "0", count=60, page=20, detail=False, watermark="overlap: 0s, lookback: all"
+    )
     await made.sync()
     before = await _watermark(made)
     other.change(30)
@@ -54,11 +60,14 @@ async def test_a_failed_list_leaves_the_watermark(project):
     failed = await made.sync()
     assert (failed["state"], failed["watermark_after"]) == ("failed", None)
     assert await _watermark(made) == before
-    assert await made.value("select count(*) from counterfoil.\"case\" where fault like 'run:%' and closed_at is null") == 1
+    assert (
+        await made.value("select count(*) from counterfoil.\"case\" where fault like 'run:%' and closed_at is null")
+        == 1
+    )
     other.faults(error503=0)
     good = await made.sync()
     assert (good["state"], good["updated"]) == ("completed", 30)
-    assert await made.value("select count(*) from counterfoil.\"case\" where closed_at is null") == 0
+    assert await made.value('select count(*) from counterfoil."case" where closed_at is null') == 0
     await proven(made, other)
 
 
@@ -106,7 +115,9 @@ async def test_a_record_stamped_in_the_future_hides_no_other(project):
 async def test_days_in_the_zone_of_the_source(tmp_path: Path, database: str):
     """A source that knows days only is asked for the day, in its own zone, in which the watermark lies."""
     zone = "Pacific/Auckland"
-    with side("--data", people(tmp_path / "p.csv", 10), "--key", "id", "--now", "2026-01-10T11:30:00Z", "--changed-over", "1h") as other:
+    with side(
+        "--data", people(tmp_path / "p.csv", 10), "--key", "id", "--now", "2026-01-10T11:30:00Z", "--changed-over", "1h"
+    ) as other:
         text = flow_text(detail=False, watermark=f"granularity: date, overlap: 0d, lookback: 7d, timezone: {zone}")
         made = Project.make(tmp_path / "project", database, other.url, text)
         clock = FakeClock(at=datetime(2026, 1, 10, 11, 30, tzinfo=UTC))
@@ -117,7 +128,7 @@ async def test_days_in_the_zone_of_the_source(tmp_path: Path, database: str):
             await app.work(await app.start_run(FLOW, actor="test"))
         # 11:30 UTC is half past midnight of the next day in Auckland.
         assert asked[0] == "2026-01-04"
-        assert asked[-1] == "2026-01-11" or asked[-1] == "2026-01-10"
+        assert asked[-1] == first["watermark_after"].astimezone(ZoneInfo(zone)).date().isoformat()
 
 
 async def _asked(app: Any) -> list[str]:
@@ -142,11 +153,13 @@ async def test_a_clock_that_jumps(project, jump: timedelta):
     made, other = project(count=40, detail=False, watermark="overlap: 0s, lookback: all")
     await made.sync()
     before = await _watermark(made)
-    await made.value(f"alter database \"{made.dsn.rpartition('/')[2].partition('?')[0]}\" set counterfoil.now = '{datetime.now(UTC) + jump}'")
+    await made.value(
+        f"alter database \"{made.dsn.rpartition('/')[2].partition('?')[0]}\" set counterfoil.now = '{datetime.now(UTC) + jump}'"
+    )
     other.change(3)
     run = await made.sync()
     assert run["state"] == "completed"
-    await made.value(f"alter database \"{made.dsn.rpartition('/')[2].partition('?')[0]}\" reset counterfoil.now")
+    await made.value(f'alter database "{made.dsn.rpartition("/")[2].partition("?")[0]}" reset counterfoil.now')
     after = await _watermark(made)
     assert before <= after <= datetime.now(UTC), "a run under a wrong clock moved the watermark past what it saw"
     other.change(6)
@@ -156,10 +169,13 @@ async def test_a_clock_that_jumps(project, jump: timedelta):
 
 async def test_a_window_given_by_a_person(project):
     """--since and --until: asked for as given; the watermark moves only where the window joins on to what is known."""
-    made, other = project("--changed-over", "10d", count=200, detail=False, watermark="overlap: 0s, lookback: all until")
+    made, other = project(
+        "--changed-over", "10d", count=200, detail=False, watermark="overlap: 0s, lookback: all until"
+    )
     now = datetime.now(UTC)
     middle = await made.sync(since=now - 6 * 24 * HOUR, until=now - 4 * 24 * HOUR)
-    assert middle["given"] and 0 < middle["found"] < 200  # noqa: PT018
+    assert middle["given"]
+    assert 0 < middle["found"] < 200
     assert await _watermark(made) is None, "an island: nothing is known of what lies before it"
     everything = await made.sync()
     assert everything["found"] == 200
@@ -172,7 +188,9 @@ async def test_a_window_given_by_a_person(project):
 
 async def test_a_backfill_goes_on_after_a_kill_between_two_windows(project):
     """Each window is a run of its own, made in the transaction that ends the one before: a kill in between loses none."""
-    made, other = project("--changed-over", "10d", count=200, detail=False, watermark="overlap: 0s, lookback: all until")
+    made, other = project(
+        "--changed-over", "10d", count=200, detail=False, watermark="overlap: 0s, lookback: all until"
+    )
     now = datetime.now(UTC)
     async with made.app() as app:
         await app.start_run(FLOW, actor="test", since=now - 11 * 24 * HOUR, until=now + HOUR, step=3 * 24 * HOUR)
@@ -186,9 +204,11 @@ async def test_a_backfill_goes_on_after_a_kill_between_two_windows(project):
         return False
 
     await eventually(done, "every window has run")
-    windows = await made.rows("select since, until, found, state from counterfoil.run where trigger = 'backfill' order by id")
+    windows = await made.rows(
+        "select since, until, found, state from counterfoil.run where trigger = 'backfill' order by id"
+    )
     assert len(windows) == 4
-    assert all(one["until"] == two["since"] for one, two in zip(windows, windows[1:], strict=False)), "a gap"
+    assert all(one["until"] == two["since"] for one, two in pairwise(windows)), "a gap"
     assert {window["state"] for window in windows} == {"completed"}
     assert sum(window["found"] for window in windows) == 200
     await proven(made, other)

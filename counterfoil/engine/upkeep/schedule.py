@@ -15,6 +15,7 @@ from counterfoil.ledger import flows, runs
 from counterfoil.ledger.pool import Ledger
 from counterfoil.model.clock import Clock
 
+FURTHER = timedelta(hours=25)  # hosts' clocks differ, and a day may be longer by an hour
 LATE = timedelta(seconds=90)  # a fire older than this was missed, not delayed
 
 
@@ -43,7 +44,18 @@ class FireSchedules:
         async with self.ledger.transaction() as connection:
             for row in await flows.claim_schedules(connection):
                 counts[await self._fire(connection, row)] += 1
+            await self._bring_back(connection)
         return counts
+
+    async def _bring_back(self, connection: Any) -> None:
+        """A clock that jumped forward and back has left times behind that are years away: they are set anew."""
+        now = self.clock.now()
+        for row in await flows.list_schedules(connection):
+            due = next_fire(row["cron"], row["timezone"], now)
+            if row["next_fire_at"] > due + FURTHER:
+                await flows.fire_schedule(
+                    connection, row["flow"], next_fire_at=due, last_fire_at=None, outcome="clock_went_back"
+                )
 
     async def _fire(self, connection: Any, row: Mapping[str, Any]) -> str:
         now = self.clock.now()
