@@ -53,12 +53,8 @@ async def work(job: SyncJob, *, limit: int = AT_ONCE) -> Retried:
         return Retried()
     fetched = await _under_lease(job, claimed, lease)
     checked = check(job, fetched)
-<<<<<<< HEAD
-    result = await _settle(job, claimed, checked, lease)
-=======
-    told_again = {one.key for one in fetched if one.raw is None and one.error is None}
-    result = await job.ledger.patiently(lambda: _settle(job, claimed, checked, told_again, lease))
->>>>>>> promises
+    told_again = {one.key for one in fetched if one.key and one.raw is None and one.error is None}
+    result = await _settle(job, claimed, checked, told_again, lease)
     log.info("items.retried", flow=job.flow.name, claimed=result.claimed, loaded=result.loaded, failed=result.failed)
     return result
 
@@ -98,10 +94,6 @@ async def _fetch(job: SyncJob, item: Claimed) -> Fetched:
         return Fetched(item.key, None, error)
 
 
-<<<<<<< HEAD
-async def _settle(job: SyncJob, claimed: Sequence[Claimed], checked: Checked, lease: timedelta) -> Retried:
-    """Load, then tell the source, then settle: killed in between, the items are due again, and both are safe to repeat."""
-=======
 async def _tell_again(job: SyncJob, item: Claimed, body: str) -> Fetched:
     """A record that is loaded and was not told to the source: the body is kept with the item, nothing needs to be read."""
     try:
@@ -112,9 +104,9 @@ async def _tell_again(job: SyncJob, item: Claimed, body: str) -> Fetched:
 
 
 async def _settle(
-    job: SyncJob, claimed: Sequence[Claimed], checked: Checked, told_again: Set[str | None], lease: timedelta
+    job: SyncJob, claimed: Sequence[Claimed], checked: Checked, told_again: Set[str], lease: timedelta
 ) -> Retried:
->>>>>>> promises
+    """Load, then tell the source, then settle: killed in between, the items are due again, and both are safe to repeat."""
     held_by = {item.key: item for item in claimed}
     deviations = [_judge_again(deviation, held_by) for deviation in checked.deviations]
     released = [deviation for deviation in deviations if _was_released(deviation, held_by[deviation.key])]
@@ -123,7 +115,7 @@ async def _settle(
     loaded, refused = await job.ledger.patiently(lambda: _load(job, claimed, ready, lease))
     untold = await _write_back(job, loaded)
     kept_back = {deviation.key for deviation in (*refused, *untold)}
-    good = [row.key for row in loaded if row.key not in kept_back]
+    good = [row.key for row in loaded if row.key not in kept_back] + sorted(told_again)
     failed = [*(one for one in deviations if one not in released), *refused, *untold]
     return await job.ledger.patiently(lambda: _move(job, claimed, good, failed, lease))
 
@@ -141,7 +133,6 @@ async def _load(
 ) -> tuple[list[Row], list[Deviation]]:
     """The rows that are in the table now, and those the table refused."""
     async with job.ledger.transaction() as connection:
-<<<<<<< HEAD
         mine = await _mine(job, connection, claimed, lease)
         held = [(row, raw) for row, raw in ready if row.key in mine]
         rows = [row for row, _ in held]
@@ -159,36 +150,6 @@ async def _move(
         moves = [Move(ItemEvent.LOAD, key=key, attempt_id=mine[key].attempt_id) for key in good if key in mine]
         loaded = len(moves)
         moves += [_move_of(job, one, mine[one.key], now) for one in failed if one.key in mine]
-=======
-        # The fence first: it locks the items still ours, so that nothing is loaded on behalf of the others.
-        kept = await items.renew(connection, job.flow.name, [item.attempt_id for item in claimed], lease)
-        mine = {item.key: item for item in claimed if item.attempt_id in kept}
-        deviations = [_judge_again(deviation, held_by) for deviation in checked.deviations if deviation.key in mine]
-        ready = [(row, raw) for row, raw in zip(checked.rows, checked.raws, strict=True) if row.key in mine]
-        released = [d for d in deviations if _was_released(d, mine[d.key])]
-        ready += [(d.row, d.raw) for d in released if d.row is not None and d.raw is not None]
-        deviations = [d for d in deviations if d not in released]
-        rows = [row for row, _ in ready]
-        _, refused = await load_rows(job, connection, rows, [raw for _, raw in ready])
-        bad = {deviation.key for deviation in refused}
-        good = [row.key for row in rows if row.key not in bad and row.key not in told]
-        good += [key for key in mine if key in told_again]
-        untold = [told[row.key] for row in rows if row.key in told and row.key not in bad]
-        now = job.clock.now()
-        moves = [Move(ItemEvent.LOAD, key=key, attempt_id=mine[key].attempt_id) for key in good]
-        for deviation in (*deviations, *refused, *untold):
-            item = mine[deviation.key]
-            moves.append(
-                move_of(
-                    job,
-                    deviation,
-                    now,
-                    attempt_id=item.attempt_id,
-                    attempts=item.attempts,
-                    first_failed_at=item.first_failed_at,
-                )
-            )
->>>>>>> promises
         await items.move(connection, job.flow.name, moves, actor=f"worker {job.worker}")
     rejected = sum(move.event is ItemEvent.REJECT for move in moves)
     return Retried(len(claimed), loaded, rejected, len(moves) - loaded - rejected, len(claimed) - len(mine))

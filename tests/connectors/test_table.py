@@ -1,7 +1,5 @@
 """The destination table on real servers: every PostgreSQL found here, the oldest we promise and the one of the wheel."""
 
-
-
 from __future__ import annotations
 
 import asyncio
