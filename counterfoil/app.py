@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import asyncpg
-import structlog
 
 from counterfoil import __version__
 from counterfoil.connectors.registry import build_source
@@ -24,6 +23,7 @@ from counterfoil.connectors.table import Table, TablePlan
 from counterfoil.engine import dry, presence, retry, sync
 from counterfoil.engine.caller import Caller, Gate
 from counterfoil.engine.job import SyncJob
+from counterfoil.engine.log import get_logger
 from counterfoil.engine.progress import DryRun, OnProgress, Progress
 from counterfoil.engine.retry import Retried
 from counterfoil.engine.upkeep.prune import Prune
@@ -45,7 +45,7 @@ from counterfoil.model.run import ENDED_RUN, RunCounts, RunState
 from counterfoil.operations.database import open_database
 from counterfoil.settings import Settings, load_settings
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 DATABASE_PATIENCE = 60.0  # seconds a run in the foreground waits for a database that went away
 

@@ -93,22 +93,9 @@ def _fast_loop() -> Any:
 
 def log_to_stderr(*, level: str, debug: bool) -> None:
     """The engine's log: words for whoever watches, never among the data."""
-    import logging
+    from counterfoil.engine.log import to_stderr
 
-    import structlog
-
-    least = logging.DEBUG if debug else getattr(logging, level.upper())
-    structlog.configure(
-        processors=[
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="%H:%M:%SZ", utc=True),
-            structlog.processors.format_exc_info,
-            structlog.processors.LogfmtRenderer(key_order=["timestamp", "level", "event"]),
-        ],
-        wrapper_class=structlog.make_filtering_bound_logger(least),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-        cache_logger_on_first_use=False,
-    )
+    to_stderr(level=level, debug=debug)
 
 
 @asynccontextmanager

@@ -14,12 +14,11 @@ from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import Any
 
-import structlog
-
+from counterfoil.engine.log import get_logger
 from counterfoil.ledger import workers
 from counterfoil.ledger.pool import APP_ROLE, PASSING, connect
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 BEAT = 5.0  # seconds
 SILENCE = timedelta(seconds=30)  # without a beat for so long, a process no longer keeps others from its flow

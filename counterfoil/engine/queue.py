@@ -14,14 +14,14 @@ from datetime import timedelta
 from typing import Any
 
 import asyncpg
-import structlog
 from pgqueuer import PgQueuer
 from pgqueuer.adapters.persistence.queries import Queries
 from pgqueuer.domain.models import Job
 
+from counterfoil.engine.log import get_logger
 from counterfoil.ledger.pool import APP_ROLE, PASSING, Connection, Ledger
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 RUN = "sync_run"  # payload: the run's id
 ITEMS = "sync_items"  # payload: the flow

@@ -11,12 +11,12 @@ from dataclasses import dataclass, fields, replace
 from datetime import datetime, timedelta
 
 import msgspec
-import structlog
 
 from counterfoil.engine.book import load_rows, move_of, write_back_body
 from counterfoil.engine.caller import GateClosedError
 from counterfoil.engine.check import Checked, Deviation, Fetched, check
 from counterfoil.engine.job import SyncJob
+from counterfoil.engine.log import get_logger
 from counterfoil.flows.rows import Row
 from counterfoil.ledger import items
 from counterfoil.ledger.items import Claimed, Move
@@ -24,7 +24,7 @@ from counterfoil.ledger.pool import Connection
 from counterfoil.model.errors import ConnectorError, Gone, Transient
 from counterfoil.model.item import ItemEvent
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 AT_ONCE = 100
 UNTOLD = "write_back_"  # faults of records that are loaded, and the source was not told
@@ -99,7 +99,7 @@ async def _tell_again(job: SyncJob, item: Claimed, body: str) -> Fetched:
     try:
         await job.caller(lambda: job.source.write_back(item.key, msgspec.json.decode(body)))
     except ConnectorError as error:
-        return Fetched(item.key, None, Transient(error.problem, fault=f"{UNTOLD}{error.fault.removeprefix(UNTOLD)}"))
+        return Fetched(item.key, None, Transient(error.problem, fault=f"write_back_{error.fault.removeprefix(UNTOLD)}"))
     return Fetched(item.key, None)
 
 
@@ -192,7 +192,7 @@ async def _write_back(job: SyncJob, rows: Sequence[Row]) -> list[Deviation]:
             await job.caller(lambda: job.source.write_back(row.key, write_back_body(job, row)))
         except ConnectorError as error:
             problem = f"Loaded, but the source was not told: {error.problem}"
-            return Deviation(row.key, ItemEvent.FAIL_TEMPORARILY, f"{UNTOLD}{error.fault}", problem)
+            return Deviation(row.key, ItemEvent.FAIL_TEMPORARILY, f"write_back_{error.fault}", problem)
         return None
 
     return [deviation for deviation in await asyncio.gather(*map(tell, rows)) if deviation is not None]

@@ -15,12 +15,12 @@ from uuid import UUID, uuid4
 
 import asyncpg
 import msgspec
-import structlog
 
 from counterfoil.engine.book import Place, RunBook
 from counterfoil.engine.caller import GateClosedError
 from counterfoil.engine.check import Deviation
 from counterfoil.engine.job import SyncJob
+from counterfoil.engine.log import get_logger
 from counterfoil.engine.pull import CRASHES_BEFORE_CARE, ListFailedError, Pull
 from counterfoil.flows.flow import Deletes
 from counterfoil.ledger import cases, flows, items, runs
@@ -29,7 +29,7 @@ from counterfoil.model.errors import ConnectorError, CounterfoilError, LeaseLost
 from counterfoil.model.item import ItemEvent
 from counterfoil.model.run import ACCOUNTED_RUN, RunCounts, RunState, Window, next_watermark, window_since
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 ENOUGH_TO_JUDGE = 20  # records; below, a share of rejected ones says nothing
 RUNS_FOR_BASELINE = 3

@@ -7,10 +7,9 @@ from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import structlog
-
 from counterfoil.engine import retry, sync
 from counterfoil.engine.job import SyncJob
+from counterfoil.engine.log import get_logger
 from counterfoil.engine.presence import Presence
 from counterfoil.engine.queue import ITEMS, RUN, Queue
 from counterfoil.engine.upkeep.prune import Prune
@@ -23,7 +22,7 @@ from counterfoil.ledger.pool import PASSING, Ledger
 from counterfoil.model.clock import Clock
 from counterfoil.model.errors import ConnectorError
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 
 @dataclass(slots=True)
