@@ -82,6 +82,7 @@ CREATE FUNCTION counterfoil.claim_items(p_flow text, p_limit integer, p_lease in
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET enable_seqscan TO 'off'
+    SET enable_sort TO 'off'
     SET jit TO 'off'
     AS $$
 declare
@@ -438,6 +439,7 @@ CREATE FUNCTION counterfoil.rescue_items(p_flow text, p_crashes integer, p_limit
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET enable_seqscan TO 'off'
+    SET enable_sort TO 'off'
     SET jit TO 'off'
     AS $$
 begin
