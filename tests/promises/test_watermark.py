@@ -112,6 +112,19 @@ async def test_a_record_stamped_in_the_future_hides_no_other(project):
     await proven(made, other)
 
 
+async def test_a_source_that_does_not_say_when_records_changed(tmp_path: Path, database: str):
+    """The watermark follows the start of each run: what it gave was everything until then."""
+    with side("--data", people(tmp_path / "p.csv", 20), "--key", "id") as other:
+        text = flow_text(detail=False, watermark="overlap: 5m, lookback: all").replace("  changed: updated_at\n", "")
+        made = Project.make(tmp_path / "project", database, other.url, text)
+        first = await made.sync()
+        assert first["found"] == 20
+        assert await _watermark(made) == first["started_at"]
+        other.change(3)
+        second = await made.sync()
+        assert (second["since"], second["updated"]) == (first["started_at"] - timedelta(minutes=5), 3)
+
+
 async def test_days_in_the_zone_of_the_source(tmp_path: Path, database: str):
     """A source that knows days only is asked for the day, in its own zone, in which the watermark lies."""
     zone = "Pacific/Auckland"
