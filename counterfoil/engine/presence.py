@@ -9,14 +9,14 @@ import asyncio
 import contextlib
 import os
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import Any
 
 from counterfoil.engine.log import get_logger
 from counterfoil.ledger import workers
-from counterfoil.ledger.pool import APP_ROLE, PASSING, connect
+from counterfoil.ledger.pool import APP_ROLE, PASSING, connect, sessions_of
 
 log = get_logger(__name__)
 
@@ -48,11 +48,23 @@ class Presence:
         if self._flows.get(name, 0) == 0 and not await workers.take_flow(self._connection, name):
             # A process that hangs keeps its lock. Its leases end all the same, and then its work must not wait for it: the lock only
             # keeps the cap on calls over all hosts, the fence of each attempt is what keeps the accounts.
-            if not await workers.flow_holder_silent(self._connection, name, SILENCE):
+            silent = await workers.silent_holder(self._connection, name, SILENCE)
+            if silent is None:
                 return False
-            log.warning("flow.holder_silent", flow=name)
+            log.warning("flow.holder_silent", flow=name, worker=silent["id"], host=silent["host"], pid=silent["pid"])
+            await self._end_sessions(silent)
         self._flows[name] = self._flows.get(name, 0) + 1
         return True
+
+    async def _end_sessions(self, silent: Mapping[str, Any]) -> None:
+        """It may hang in a transaction that holds rows. Where we may not end it, they come free when it goes on or dies."""
+        connection = await connect(self._dsn, name="counterfoil cleaner")
+        try:
+            await workers.end_sessions(connection, sessions_of(silent["pid"], silent["host"]))
+        except asyncpg.InsufficientPrivilegeError as error:
+            log.warning("flow.holder_not_ended", worker=silent["id"], error=str(error))
+        finally:
+            await connection.close()
 
     async def _leave(self, name: str) -> None:
         self._flows[name] -= 1

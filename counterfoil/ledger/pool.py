@@ -6,6 +6,8 @@ Nothing here knows a table. `Ledger` is what the upper floors hold; `transaction
 from __future__ import annotations
 
 import asyncio
+import os
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import timedelta
@@ -41,6 +43,11 @@ PASSING = (
 def is_passing(error: BaseException) -> bool:
     """True where the same statement may succeed a moment later."""
     return isinstance(error, PASSING)
+
+
+def sessions_of(pid: int, host: str, name: str = "counterfoil") -> str:
+    """What the sessions of one process's pool are called in pg_stat_activity."""
+    return f"{name} {pid}@{host}"[:63]
 
 
 async def prepare_session(connection: Connection) -> None:
@@ -95,7 +102,9 @@ class Ledger:
         `idle`: PostgreSQL ends a transaction that stands still for so long. A process that hangs, or a host that is cut off, has lost
         its lease by then; the rows it has locked must not keep the next one waiting.
         """
-        settings = {"application_name": name, "jit": "off"} | ({"role": role} if role else {})
+        settings = {"application_name": sessions_of(os.getpid(), socket.gethostname(), name), "jit": "off"} | (
+            {"role": role} if role else {}
+        )
         if idle is not None:
             settings["idle_in_transaction_session_timeout"] = f"{int(idle.total_seconds() * 1000)}ms"
         try:

@@ -39,9 +39,14 @@ async def take_flow(connection: Connection, flow: str) -> bool:
     return bool(await connection.fetchval(SQL["take_flow"], flow))
 
 
-async def flow_holder_silent(connection: Connection, flow: str, silence: timedelta) -> bool:
-    """Whether the process that has the flow has given no sign of life for so long."""
-    return bool(await connection.fetchval(SQL["flow_holder_silent"], flow, silence))
+async def silent_holder(connection: Connection, flow: str, silence: timedelta) -> Mapping[str, Any] | None:
+    """The process (id, host, pid) that has the flow and has given no sign of life for so long; None: it is well, or gone."""
+    return await connection.fetchrow(SQL["silent_holder"], flow, silence)
+
+
+async def end_sessions(connection: Connection, name: str) -> int:
+    """On a connection in the login's own role, which may end what the same login began. Returns how many sessions were ended."""
+    return int(await connection.fetchval(SQL["end_sessions"], name))
 
 
 async def leave_flow(connection: Connection, flow: str) -> None:

@@ -27,14 +27,18 @@ select pg_try_advisory_lock(7247, hashtext($1));
 -- $1 flow.
 select pg_advisory_unlock(7247, hashtext($1));
 
--- name: flow_holder_silent
--- $1 flow, $2 silence. True where the process that has the flow gave no sign of life for so long: stopped, or cut off, and not dead.
-select exists (
-  select 1 from pg_catalog.pg_locks f
-  join pg_catalog.pg_locks p on p.pid = f.pid and p.locktype = 'advisory' and p.classid = 7246 and p.objsubid = 2
-    and p.database = f.database
-  join counterfoil.worker w on w.id = p.objid::bigint
-  where f.locktype = 'advisory' and f.classid = 7247 and f.objsubid = 2 and f.granted
-    and f.objid = (hashtext($1)::bigint & 4294967295)::oid
-    and f.database = (select d.oid from pg_catalog.pg_database d where d.datname = current_database())
-    and w.heartbeat_at < counterfoil.now() - $2::interval);
+-- name: silent_holder
+-- $1 flow, $2 silence. The process that has the flow and gave no sign of life for so long: stopped, or cut off, and not dead.
+select w.id, w.host, w.pid from pg_catalog.pg_locks f
+join pg_catalog.pg_locks p on p.pid = f.pid and p.locktype = 'advisory' and p.classid = 7246 and p.objsubid = 2
+  and p.database = f.database
+join counterfoil.worker w on w.id = p.objid::bigint
+where f.locktype = 'advisory' and f.classid = 7247 and f.objsubid = 2 and f.granted
+  and f.objid = (hashtext($1)::bigint & 4294967295)::oid
+  and f.database = (select d.oid from pg_catalog.pg_database d where d.datname = current_database())
+  and w.heartbeat_at < counterfoil.now() - $2::interval;
+
+-- name: end_sessions
+-- $1 what they are called. Ends what a hanging process still holds: rows it has locked would keep everybody waiting.
+select count(*) filter (where pg_catalog.pg_terminate_backend(a.pid)) from pg_catalog.pg_stat_activity a
+where a.datname = current_database() and a.application_name = $1 and a.pid <> pg_catalog.pg_backend_pid();
