@@ -34,6 +34,6 @@ def to_stderr(*, level: str, debug: bool) -> None:
             render if sys.stderr.isatty() else structlog.processors.JSONRenderer(),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(least),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=lambda *_: structlog.PrintLogger(sys.stderr),  # the stderr of the moment, whoever replaced it
         cache_logger_on_first_use=False,
     )

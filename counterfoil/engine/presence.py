@@ -14,6 +14,8 @@ from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import Any
 
+import asyncpg
+
 from counterfoil.engine.log import get_logger
 from counterfoil.ledger import workers
 from counterfoil.ledger.pool import APP_ROLE, PASSING, connect, sessions_of
