@@ -56,14 +56,16 @@ def run(
     Ends with the sum: found = inserted + updated + unchanged + rejected + review + failed. Exit 0 completed, 5 some records are items,
     1 failed, 7 nothing found where there used to be records.
     """
-    window = (_moment(since, "--since"), _moment(until, "--until"))
+    now = datetime.now(UTC)
+    window = (_moment(since, "--since", now), _moment(until, "--until", now))
     size = duration(step, "--step") if step else None
     if window[0] and window[1] and window[0] >= window[1]:
         raise UsageError("--since is not before --until.", "Turn them round.")
 
     async def work() -> int:
         async with project(common) as app:
-            app.flow(flow)
+            for sentence in operations.unheeded(app.flow(flow), *window, size):
+                say(sentence)
             if dry_run:
                 return await _dry_run(app, flow, window, common)
             run_id = await _started(app, flow, window, size, follow, reason, common)
@@ -72,8 +74,8 @@ def run(
     return go(work(), fast=True)
 
 
-def _moment(text: str | None, flag: str) -> datetime | None:
-    return moment(text, flag, now=datetime.now(UTC)) if text else None
+def _moment(text: str | None, flag: str, now: datetime) -> datetime | None:
+    return moment(text, flag, now=now) if text else None
 
 
 Span = tuple[datetime | None, datetime | None]

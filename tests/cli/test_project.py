@@ -208,6 +208,13 @@ def test_a_backfill_by_windows(folder: Path, cli: Cli) -> None:
     assert len(cli("sync", "list", "--json").json["runs"]) == 3
 
 
+def test_a_window_the_source_is_not_asked_for_is_told(folder: Path, cli: Cli) -> None:
+    said = cli("sync", "run", "example", "--since", "2d", "--until", "1d", "--step", "1d")
+    assert "does not ask by {since} and {until}: each window reads more than its window" in said.err
+    assert len(cli("sync", "list", "--json").json["runs"]) == 1  # both counted from the same now: no rest of a moment
+    assert "does not ask" not in cli("sync", "run", "example").err
+
+
 def test_nobody_reads_on(folder: Path) -> None:
     command = f"{sys.executable} -m counterfoil completion bash | true; echo ${{PIPESTATUS[0]}}"
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
