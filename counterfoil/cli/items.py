@@ -15,6 +15,7 @@ from counterfoil.ledger import items
 from counterfoil.model.errors import UsageError
 from counterfoil.model.item import SENTENCES, ItemState
 from counterfoil.monitor import explain as stories
+from counterfoil.operations import flows
 from counterfoil.operations.items import Filter, filter_of, one, parse_where
 
 FlowOption = Annotated[str | None, Parameter(help="Only items of this flow.")]
@@ -63,6 +64,7 @@ def list_(
 
     async def work() -> int:
         async with database(common) as opened, opened.ledger.session() as session:
+            await flows.require(session, chosen.flow)
             rows = await items.list_(
                 session,
                 flow=chosen.flow,

@@ -18,6 +18,7 @@ from counterfoil.ledger import flows, health, runs
 from counterfoil.ledger.pool import Ledger
 from counterfoil.model.errors import UsageError
 from counterfoil.model.run import ENDED_RUN, RunState
+from counterfoil.operations import flows as named
 from counterfoil.operations import runs as operations
 from counterfoil.operations.actor import actor_of, needed_reason
 
@@ -189,6 +190,7 @@ def list_(
 
     async def work() -> int:
         async with database(common) as opened, opened.ledger.session() as session:
+            await named.require(session, flow)
             rows = await runs.list_(session, flow, before=before, limit=limit)
         if common.json:
             emit("runs", runs=[as_json(row) for row in rows], complete=len(rows) < limit)

@@ -93,7 +93,7 @@ def test_a_case_until_it_is_closed(folder: Path, cli: Cli) -> None:
     cli("sync", "run", "example")
     (case,) = cli("case", "list", "--json").json["cases"]
     shown = cli("case", "show", str(case["id"])).out
-    assert "owns 1 items" in shown
+    assert "owns 1 item\n" in shown
     assert "1004" in shown
     cli("items", "cancel", "1004", "--reason", "left the club")
     assert cli("case", "list", "--json").json["cases"] == []
@@ -246,3 +246,56 @@ def test_no_data_is_mixed_with_words(folder: Path) -> None:
     assert done.returncode == 5, done.stderr
     assert done.stdout.count("\n") == 1
     assert done.stdout.startswith('{"schema_version":1')
+
+
+@pytest.mark.parametrize("command", [["items", "list", "--flow"], ["case", "list", "--flow"], ["sync", "list"]])
+def test_a_mistyped_flow_is_not_an_empty_one(folder: Path, cli: Cli, command: list[str]) -> None:
+    cli("migrate")
+    assert cli(*command, "example").code == 0
+    said = cli(*command, "exmaple")
+    assert (said.code, said.out) == (3, "")
+    assert "no flow `exmaple`" in said.err
+    assert "Known: example." in said.err
+
+
+def test_acts_on_a_mistyped_flow_say_so(folder: Path, cli: Cli) -> None:
+    cli("migrate")
+    assert "no flow `exmaple`" in cli("items", "retry", "--flow", "exmaple", "--reason", "x").err
+
+
+def test_stdin_is_written_as_a_hyphen(folder: Path) -> None:
+    command = [sys.executable, "-m", "counterfoil", "items", "retry", "--file", "-", "--dry-run", "--json"]
+    migrated = subprocess.run([sys.executable, "-m", "counterfoil", "sync", "run", "example"], capture_output=True)
+    assert migrated.returncode == 5, migrated.stderr
+    done = subprocess.run(command, input="1005\n1006\n", capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert '"meant":2' in done.stdout
+
+
+def test_every_unknown_name_of_a_file_is_told(folder: Path, cli: Cli) -> None:
+    cli("sync", "run", "example")
+    (folder / "keys.txt").write_text("1004\n" + "".join(f"nobody{n}\n" for n in range(12)))
+    said = cli("items", "archive", "--file", "keys.txt", "--reason", "x")
+    assert (said.code, said.err.count("There is no item `nobody")) == (3, 10)
+    assert "and 2 more" in said.err
+    assert "can't be read: No such file or directory." in cli("items", "archive", "--file", "none", "--reason", "x").err
+
+
+def test_a_case_says_what_may_be_done(folder: Path, cli: Cli) -> None:
+    cli("sync", "run", "example")
+    (case,) = cli("case", "list", "--json").json["cases"]
+    said = cli("case", "show", str(case["id"]))
+    assert "owns 1 item\n" in said.out
+    assert f"items release --case {case['id']}" in said.err
+    assert "retry" not in said.err
+    assert cli("case", "show", str(case["id"] + 1)).code == 3
+
+
+def test_a_case_of_a_whole_flow_says_what_closes_it(folder: Path, cli: Cli) -> None:
+    (folder / "data" / "example.csv").unlink()
+    assert cli("sync", "run", "example").code == 1
+    (case,) = cli("case", "list", "--json").json["cases"]
+    assert (
+        "closes by itself with the next good run: counterfoil sync run example"
+        in cli("case", "show", str(case["id"])).err
+    )
