@@ -10,8 +10,9 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 
 from counterfoil.cli.common import COMMON, Common, database, go
+from counterfoil.cli.errors import known
 from counterfoil.cli.output import emit, many, paint, say, show, table, when
-from counterfoil.model.errors import CounterfoilError, InvalidFilesError
+from counterfoil.model.errors import InvalidFilesError
 from counterfoil.monitor import audit as audits
 from counterfoil.monitor import doctor as doctors
 from counterfoil.monitor import status as statuses
@@ -152,8 +153,8 @@ async def _examine(common: Common, offline: bool) -> list[Check]:
         try:
             dsn, _, notes = await stack.enter_async_context(server_of(folder, settings))
             checks += await _examine_database(dsn)
-        except CounterfoilError as error:
-            return [*checks, doctors.failed("Database", error)]
+        except Exception as error:  # whatever it is: the other checks are not lost with it
+            return [*checks, doctors.failed("Database", known(error))]
         checks += [Check("Database", True, note) for note in notes]
         if all(one.well for one in checks if one.name in ("Schema", "Files")):
             checks += await _examine_flows(common, offline)
@@ -166,6 +167,10 @@ async def _examine_database(dsn: str) -> list[Check]:
     connection = await connect(dsn)
     try:
         checks = await doctors.check_server(connection, datetime.now(UTC))
+        login = await doctors.check_login(connection)
+        checks += login
+        if not all(one.well for one in login):
+            return checks
         schema = await doctors.check_schema(connection)
         work = await doctors.check_work(connection) if all(one.well for one in schema) else []
         return [*checks, *schema, *work]

@@ -163,8 +163,19 @@ def test_a_server_that_is_not_there(folder: Path, cli: Cli, monkeypatch: pytest.
     said = cli("status", "--json")
     assert said.code == 7
     assert '"code":"unhealthy"' in said.err
+    assert "PostgreSQL at 127.0.0.1:1 can't be reached: Connection refused." in said.err
     assert said.out == ""
     assert cli("doctor").code == 7
+
+
+def test_the_doctor_says_it_where_the_login_may_do_nothing(
+    folder: Path, cli: Cli, database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cli("migrate")
+    monkeypatch.setenv("DATABASE_URL", database.replace("postgresql://", "postgresql://counterfoil_nobody@", 1))
+    said = cli("doctor", "--json")
+    assert said.code == 7
+    assert [check["well"] for check in said.json["checks"]][-1] is False
 
 
 def test_init_overwrites_nothing(folder: Path, cli: Cli) -> None:
