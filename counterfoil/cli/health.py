@@ -156,7 +156,7 @@ async def _examine(common: Common, offline: bool) -> list[Check]:
         except Exception as error:  # whatever it is: the other checks are not lost with it
             return [*checks, doctors.failed("Database", known(error))]
         checks += [Check("Database", True, note) for note in notes]
-        if all(one.well for one in checks if one.name in ("Schema", "Files")):
+        if {"Schema", "Files"} <= {one.name for one in checks if one.well}:
             checks += await _examine_flows(common, offline)
     return checks
 

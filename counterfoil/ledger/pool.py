@@ -41,6 +41,9 @@ PASSING = (
 )
 
 
+_NO_DSN = (asyncpg.ClientConfigurationError, ValueError)  # a port that is no number is only a ValueError
+
+
 def is_passing(error: BaseException) -> bool:
     """True where the same statement may succeed a moment later."""
     return isinstance(error, PASSING)
@@ -67,14 +70,14 @@ async def connect(dsn: str, *, role: str | None = None, name: str = "counterfoil
     settings = {"application_name": name} | ({"role": role} if role else {})
     try:
         connection = await asyncpg.connect(dsn, server_settings=settings, timeout=timeout)
-    except (OSError, asyncpg.PostgresError, asyncpg.ClientConfigurationError, TimeoutError) as error:
+    except (OSError, asyncpg.PostgresError, *_NO_DSN, TimeoutError) as error:
         raise _unreachable(error, dsn) from error
     await prepare_session(connection)
     return connection
 
 
 def _unreachable(error: BaseException, dsn: str) -> CounterfoilError:
-    if isinstance(error, asyncpg.ClientConfigurationError):  # its own words may hold the password
+    if isinstance(error, _NO_DSN):  # its own words may hold the password
         return UsageError("The DSN can't be read.", "Write postgresql://user:password@host:5432/name.")
     host = urlsplit(dsn).netloc.rpartition("@")[2]
     return UnhealthyError(
@@ -132,7 +135,7 @@ class Ledger:
                 max_inactive_connection_lifetime=60,
             )
             await pool.release(await pool.acquire())
-        except (OSError, asyncpg.PostgresError, asyncpg.ClientConfigurationError, TimeoutError) as error:
+        except (OSError, asyncpg.PostgresError, *_NO_DSN, TimeoutError) as error:
             raise _unreachable(error, dsn) from error
         return cls(pool, dsn)
 

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -172,10 +173,19 @@ def test_the_doctor_says_it_where_the_login_may_do_nothing(
     folder: Path, cli: Cli, database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cli("migrate")
-    monkeypatch.setenv("DATABASE_URL", database.replace("postgresql://", "postgresql://counterfoil_nobody@", 1))
-    said = cli("doctor", "--json")
+    place = urlsplit(database)
+    with monkeypatch.context() as patch:
+        patch.setenv("DATABASE_URL", place._replace(netloc=f"stranger@{place.netloc.rpartition('@')[2]}").geturl())
+        said = cli("doctor", "--json")
     assert said.code == 7
     assert [check["well"] for check in said.json["checks"]][-1] is False
+
+
+def test_a_dsn_that_can_not_be_read(folder: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DATABASE_URL", "postgresql://me:hunter2@db:port/x")
+    said = cli("status")
+    assert (said.code, "hunter2" in said.err) == (2, False)
+    assert "Write postgresql://user:password@host:5432/name." in said.err
 
 
 def test_init_overwrites_nothing(folder: Path, cli: Cli) -> None:
