@@ -18,6 +18,8 @@ from counterfoil.monitor import doctor as doctors
 from counterfoil.monitor import status as statuses
 from counterfoil.monitor.doctor import Check
 
+SHOWN = 10  # open cases
+
 
 def status(
     *,
@@ -61,9 +63,20 @@ def _print_status(found: statuses.Status) -> None:
         rows.append([flow.flow, *last, sums["due"], sums["owned"], flow.row["watermark"], flow.row["next_fire_at"]])
     show(table(("flow", "last run", "at", "found", "due", "owned", "watermark", "next run"), rows))
     show(f"\n{many(len(found.cases), 'open case')}, {many(len(found.workers), 'worker')} at work.")
+    for case in found.cases[:SHOWN]:
+        where = f"case {case['id']} of {case['flow']}, {many(case['open_items'], 'item')}"
+        show(f"  {where}: {case['title']} Owner {case['owner']}, due {when(case['due_at'])}.")
+    if len(found.cases) > SHOWN:
+        say(f"  … and {len(found.cases) - SHOWN:,} more: `counterfoil case list`.")
     for worker in found.workers:
         show(f"  worker {worker['id']}: process {worker['pid']} on {worker['host']} since {when(worker['started_at'])}")
-    show(paint("\nNeeds attention:", "yellow") if found.attention else "\nNothing needs attention.")
+    show(
+        paint("\nNeeds attention:", "yellow")
+        if found.attention
+        else "\nNothing else needs attention."
+        if found.cases
+        else "\nNothing needs attention."
+    )
     for sentence in found.attention:
         show(f"  {sentence}")
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+import sys
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,7 +12,7 @@ from cyclopts import Parameter
 
 from counterfoil.cli import summary
 from counterfoil.cli.common import COMMON, Common, DryRunFlag, Limit, Reason, database, go, project
-from counterfoil.cli.output import emit, say, show, table
+from counterfoil.cli.output import emit, room, say, show, table
 from counterfoil.cli.progress import Watcher, watching
 from counterfoil.cli.words import duration, moment
 from counterfoil.ledger import flows, health, runs
@@ -25,6 +26,7 @@ from counterfoil.operations.actor import actor_of, needed_reason
 if TYPE_CHECKING:
     from counterfoil.app import App
 
+WIDE = 120  # columns of a terminal that has room for every count of a run
 FlowName = Annotated[str, Parameter(help="Name of a flow.")]
 
 
@@ -197,15 +199,23 @@ def list_(
         elif not rows:
             say("No run yet. `counterfoil sync run FLOW` makes one.")
         else:
-            names = ("inserted", "updated", "unchanged", "rejected", "review", "failed")
-            lines = [
-                [f"{r['id']}", r["flow"], r["state"], r["trigger"], r["created_at"], r["found"], *[r[n] for n in names]]
-                for r in rows
-            ]
-            show(table(("run", "flow", "state", "by", "at", "found", *names), lines))
+            show(_table_of(rows))
         return 0
 
     return go(work())
+
+
+_COUNTS = ("inserted", "updated", "unchanged", "rejected", "review", "failed")
+
+
+def _table_of(rows: Sequence[Mapping[str, Any]]) -> str:
+    """A column for each count; on a terminal too narrow for that, one for all that are not zero."""
+    wide = [[r[name] for name in _COUNTS] for r in rows]
+    narrow = [[", ".join(f"{name} {r[name]:,}" for name in _COUNTS if r[name]) or None] for r in rows]
+    counts, names = (wide, _COUNTS) if (room(sys.stdout) or WIDE) >= WIDE else (narrow, ("of which",))
+    first = [[f"{r['id']}", r["flow"], r["state"], r["trigger"], r["created_at"], r["found"]] for r in rows]
+    lines = [[*place, *some] for place, some in zip(first, counts, strict=True)]
+    return table(("run", "flow", "state", "by", "at", "found", *names), lines)
 
 
 def show_(

@@ -34,7 +34,9 @@ def test_from_nothing_to_the_proof(folder: Path, cli: Cli) -> None:
     assert (audit.code, audit.json["holds"]) == (0, True)
     (flow,) = audit.json["flows"]
     assert flow["accepted"] == flow["settled"] + flow["due"] + flow["owned"] == 4
-    assert cli("status", "--check").code == 0
+    told = cli("status", "--check")
+    assert told.code == 0
+    assert "of example, 1 item: No fee is known; a person decides. Owner operators, due" in told.out
     assert cli("doctor").code == 0
 
 
