@@ -36,7 +36,9 @@ class Doing:
     ] = None
     reason: Reason = None
     dry_run: DryRunFlag = False
-    yes: Annotated[bool, Parameter(negative="", help=f"Needed for more than {WITHOUT_YES} items.")] = False
+    yes: Annotated[
+        bool, Parameter(negative="", show_default=False, help=f"Needed for more than {WITHOUT_YES} items.")
+    ] = False
 
 
 AS_IT_IS = Doing()

@@ -14,15 +14,15 @@ from counterfoil.model.errors import NotFoundError
 from counterfoil.operations import flows
 
 WAYS: Mapping[str, str] = {
-    "REVIEW": "To load what waits for a decision: counterfoil items release --case {} --reason '…'; else items archive.",
-    "PERMANENT_ERROR": "When the cause is mended: counterfoil items retry --case {} --reason '…'",
+    "REVIEW": "To load what waits for a decision: `counterfoil items release --case {} --reason '…'`; else items archive.",
+    "PERMANENT_ERROR": "When the cause is mended: `counterfoil items retry --case {} --reason '…'`",
 }
 
 
 def list_(
     *,
     flow: Annotated[str | None, Parameter(help="Only cases of this flow.")] = None,
-    all: Annotated[bool, Parameter(negative="", help="Also cases that are closed.")] = False,
+    all: Annotated[bool, Parameter(negative="", show_default=False, help="Also cases that are closed.")] = False,
     limit: Limit = 50,
     common: Common = COMMON,
 ) -> int:
@@ -80,7 +80,7 @@ def show_(
             for state in sorted({item["state"] for item in owned} & WAYS.keys()):
                 say(WAYS[state].format(case))
         elif row["closed_at"] is None:
-            say(f"\nIt closes by itself with the next good run: counterfoil sync run {row['flow']}")
+            say(f"\nIt closes by itself with the next good run: `counterfoil sync run {row['flow']}`")
         return 0
 
     return go(work())

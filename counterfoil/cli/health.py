@@ -23,7 +23,9 @@ SHOWN = 10  # open cases
 
 def status(
     *,
-    check: Annotated[bool, Parameter(negative="", help="Exit 7 where something needs a person.")] = False,
+    check: Annotated[
+        bool, Parameter(negative="", show_default=False, help="Exit 7 where something needs a person.")
+    ] = False,
     common: Common = COMMON,
 ) -> int:
     """How each flow stands, and what needs a person."""
@@ -122,7 +124,7 @@ def _print_audit(found: tuple[audits.FlowAudit, ...]) -> None:
 
 def doctor(
     *,
-    offline: Annotated[bool, Parameter(negative="", help="Don't call the sources.")] = False,
+    offline: Annotated[bool, Parameter(negative="", show_default=False, help="Don't call the sources.")] = False,
     common: Common = COMMON,
 ) -> int:
     """Look for faults and say how to mend each. Exit 7 where there is one."""

@@ -51,7 +51,7 @@ def list_(
     *,
     meant: Meant = ALL,
     prefix: Annotated[str | None, Parameter(help="Only keys that start with this.")] = None,
-    all: Annotated[bool, Parameter(negative="", help="Also items that are settled.")] = False,
+    all: Annotated[bool, Parameter(negative="", show_default=False, help="Also items that are settled.")] = False,
     limit: Limit = 50,
     common: Common = COMMON,
 ) -> int:
@@ -137,7 +137,9 @@ def show_(
     /,
     *,
     flow: FlowOption = None,
-    payload: Annotated[bool, Parameter(negative="", help="Also what came for it; that may be personal data.")] = False,
+    payload: Annotated[
+        bool, Parameter(negative="", show_default=False, help="Also what came for it; that may be personal data.")
+    ] = False,
     common: Common = COMMON,
 ) -> int:
     """Show one item with its events and attempts."""

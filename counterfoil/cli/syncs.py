@@ -46,7 +46,12 @@ def run(
     ] = None,
     dry_run: DryRunFlag = False,
     follow: Annotated[
-        bool, Parameter(negative="", help="Where a run is open already, watch it to its end, wherever it is worked on.")
+        bool,
+        Parameter(
+            negative="",
+            show_default=False,
+            help="Where a run is open already, watch it to its end, wherever it is worked on.",
+        ),
     ] = False,
     wait: Annotated[
         bool, Parameter(name="--wait", negative="--no-wait", help="Do it here; --no-wait leaves it to a worker.")

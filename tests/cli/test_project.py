@@ -152,6 +152,12 @@ def test_check_says_every_fault_with_line_and_remedy(folder: Path, cli: Cli) -> 
     assert (run.code, "counterfoil.toml:2:" in run.err) == (2, True)
 
 
+def test_a_project_without_flows_says_so(folder: Path, cli: Cli) -> None:
+    (folder / "flows" / "example.yaml").unlink()
+    for command in ("check", "plan"):
+        assert "flows/NAME.yaml" in cli(command).err
+
+
 def test_a_database_that_is_not_migrated_says_so(
     folder: Path, cli: Cli, template: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -319,6 +325,6 @@ def test_a_case_of_a_whole_flow_says_what_closes_it(folder: Path, cli: Cli) -> N
     assert cli("sync", "run", "example").code == 1
     (case,) = cli("case", "list", "--json").json["cases"]
     assert (
-        "closes by itself with the next good run: counterfoil sync run example"
+        "closes by itself with the next good run: `counterfoil sync run example`"
         in cli("case", "show", str(case["id"])).err
     )
