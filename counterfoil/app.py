@@ -39,6 +39,7 @@ from counterfoil.model.errors import (
     ConnectorError,
     InvalidFilesError,
     NotFoundError,
+    TableMismatch,
     UsageError,
 )
 from counterfoil.model.run import ENDED_RUN, RunCounts, RunState
@@ -73,6 +74,7 @@ class App:
     dsn: str
     notes: tuple[str, ...] = ()
     revive: Callable[[], None] | None = None
+    misfits: dict[str, str] = field(default_factory=dict)  # flows whose table does not take their records, and why
     _jobs: dict[str, SyncJob] = field(default_factory=dict)
     _gates: dict[str, Gate] = field(default_factory=dict)
 
@@ -139,6 +141,17 @@ class App:
             await self._change_tables(chosen)
         return tuple(plan for plan, _ in plans)
 
+    async def apply_what_fits(self) -> None:
+        """As `apply`, for a worker: a flow whose table does not match is refused alone, each of its runs with a case; the others go on."""
+        plans = await self._plans([self.flow(name) for name in sorted(self.project.flows)])
+        self.misfits = {plan.flow: " ".join(plan.faults) for plan, _ in plans if plan.faults}
+        for name, problem in self.misfits.items():
+            log.error("flow.refused", flow=name, problem=problem)
+        await self.apply([plan.flow for plan, _ in plans if plan.flow not in self.misfits])
+        async with self.ledger.transaction() as session:
+            for name in self.misfits:
+                await self._register(session, self.flow(name))
+
     async def _register(self, session: Any, flow: SyncFlow) -> None:
         definition, failure = hashlib.sha256(repr(flow).encode()).hexdigest(), flow.on_failure
         await flows.register(
@@ -183,7 +196,10 @@ class App:
     # --- jobs -----------------------------------------------------------------------------------------------------
 
     def job(self, name: str, worker: int) -> SyncJob:
-        """The one runnable form of a flow in this process: its runs and its retries share window and gate."""
+        """The one runnable form of a flow in this process: its runs and its retries share window and gate. Raises ConnectorError."""
+        if name in self.misfits:
+            remedy = "Mend it (`counterfoil plan` shows it all), then start the worker again."
+            raise TableMismatch(f"The table does not match the flow. {self.misfits[name]}", remedy)
         if name not in self._jobs:
             flow = self.flow(name)
             gate = self._gates.setdefault(_gate_name(flow, self.environment), Gate(_gate_name(flow, self.environment)))
@@ -410,7 +426,7 @@ class App:
                 await install(owner)
             finally:
                 await owner.close()
-        await self.apply()
+        await self.apply_what_fits()
         if schedules:
             await self.set_schedules()
         async with presence.present(self.dsn, __version__) as here:

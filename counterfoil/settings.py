@@ -22,13 +22,16 @@ from counterfoil.model.errors import InvalidFilesError, NotFoundError
 FILE = "counterfoil.toml"
 
 
+_DSN = re.compile(r"postgres(ql)?://")
+
+
 def _dsn() -> Kind:
     """A DSN, or `${NAME}`. A password in clear is refused and never shown."""
 
     def check(value: Any) -> str:
         if isinstance(value, str) and REFERENCE.fullmatch(value):
             return value
-        if not isinstance(value, str) or not re.match(r"postgres(ql)?://", value):
+        if not isinstance(value, str) or not _DSN.match(value):
             raise ValueError
         if re.match(r"postgres(ql)?://[^/?#@:]*:[^@]*@", value) or "password=" in value:
             raise ValueError("A password stands in clear here; it would be in every copy of this file.")
@@ -150,7 +153,11 @@ def _resolved(name: str, value: Any, node: Node | None, environment: Mapping[str
         place = next(s.metadata["place"] for s in fields(Settings) if s.name == name)
         line = node.at(*place.split(".")).place
         report.fault(line, f"The environment has no {variable}.", f"Set it before the start: export {variable}=…")
-    return environment.get(variable)
+    found = environment.get(variable)
+    if found and name in ("dsn", "owner_dsn") and not _DSN.match(found):
+        line = node.at("database", name).place
+        report.fault(line, f"{variable} holds no DSN.", "Write postgresql://user:password@host:5432/name.")
+    return found
 
 
 def _read(path: Path, report: Report) -> Node | None:

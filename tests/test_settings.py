@@ -66,6 +66,14 @@ def test_a_variable_that_is_not_set_is_a_fault_at_its_line(tmp_path: Path) -> No
     assert fault.startswith("counterfoil.toml:3: The environment has no DATABASE_URL.")
 
 
+def test_a_variable_that_holds_no_dsn_is_a_fault_that_does_not_show_it(tmp_path: Path) -> None:
+    (tmp_path / "counterfoil.toml").write_text('[database]\ndsn = "${DATABASE_URL}"\n')
+    with pytest.raises(InvalidFilesError) as error:
+        load_settings(tmp_path, {"DATABASE_URL": "mysql://me:hunter2@db/x"})
+    (fault,) = error.value.faults
+    assert (fault.line, fault.problem) == (2, "DATABASE_URL holds no DSN.")
+
+
 def test_broken_toml_says_its_line(tmp_path: Path) -> None:
     (fault,) = _faults(tmp_path, "[worker]\nslices = \n")
     assert fault.startswith("counterfoil.toml:2: Not valid TOML")

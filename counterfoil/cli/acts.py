@@ -14,6 +14,7 @@ from counterfoil.cli.common import COMMON, Common, DryRunFlag, Reason, database,
 from counterfoil.cli.items import ALL, Meant
 from counterfoil.cli.output import emit, say, show, table
 from counterfoil.model.errors import NotFoundError, UsageError
+from counterfoil.operations import flows
 from counterfoil.operations import items as operations
 from counterfoil.operations.actor import actor_of, needed_reason
 from counterfoil.operations.database import Database
@@ -30,10 +31,14 @@ Names = Annotated[str, Parameter(help="Keys or ids of items; id:17 and key:17 sa
 class Doing:
     """How it is done: options of every act."""
 
-    file: Annotated[str | None, Parameter(help="A file with one key or id a line; - is stdin.")] = None
+    file: Annotated[
+        str | None, Parameter(allow_leading_hyphen=True, help="A file with one key or id a line; - is stdin.")
+    ] = None
     reason: Reason = None
     dry_run: DryRunFlag = False
-    yes: Annotated[bool, Parameter(negative="", help=f"Needed for more than {WITHOUT_YES} items.")] = False
+    yes: Annotated[
+        bool, Parameter(negative="", show_default=False, help=f"Needed for more than {WITHOUT_YES} items.")
+    ] = False
 
 
 AS_IT_IS = Doing()
@@ -73,6 +78,8 @@ def _act(name: str, named: tuple[str, ...], chosen: Filter, doing: Doing, common
         async with database(common) as opened:
             number = await operations.count(opened.ledger, select)
             if not number:
+                async with opened.ledger.session() as session:
+                    await flows.require(session, select.filter.flow)
                 raise NotFoundError("No item matches.", "`counterfoil items list` shows those unfinished.")
             if number > WITHOUT_YES and not (doing.yes or doing.dry_run):
                 raise UsageError(f"That is {number:,} items.", "Look at them with --dry-run, then add --yes.")
@@ -103,7 +110,8 @@ def _read(file: str) -> tuple[str, ...]:
     try:
         text = sys.stdin.read() if file == "-" else Path(file).read_text("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"{file} can't be read: {error}.", "Give a UTF-8 text file with one key a line.") from error
+        said = getattr(error, "strerror", None) or error
+        raise UsageError(f"{file} can't be read: {said}.", "Give a UTF-8 text file with one key a line.") from error
     found = tuple(line.strip() for line in text.splitlines() if line.strip())
     if not found:
         raise UsageError(f"{file} names no item.", "Write one key or id a line.")

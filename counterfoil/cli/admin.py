@@ -95,5 +95,5 @@ def completion(shell: Annotated[Literal["bash", "zsh", "fish"], Parameter(help="
     """Print the completion script of a shell: `eval "$(counterfoil completion bash)"`."""
     from counterfoil.cli.main import build
 
-    show(build().generate_completion(prog_name="counterfoil", shell=shell))
+    print(build().generate_completion(prog_name="counterfoil", shell=shell))
     return 0

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated
 
 from cyclopts import Parameter
 
 from counterfoil.cli.common import COMMON, Common, Limit, database, go
-from counterfoil.cli.output import emit, say, show, table, when
+from counterfoil.cli.output import emit, many, say, show, table, when
 from counterfoil.ledger import cases, items
 from counterfoil.model.errors import NotFoundError
+from counterfoil.operations import flows
 
-MOST = 10_000
+WAYS: Mapping[str, str] = {
+    "REVIEW": "To load what waits for a decision: `counterfoil items release --case {} --reason '…'`; else items archive.",
+    "PERMANENT_ERROR": "When the cause is mended: `counterfoil items retry --case {} --reason '…'`",
+}
 
 
 def list_(
     *,
     flow: Annotated[str | None, Parameter(help="Only cases of this flow.")] = None,
-    all: Annotated[bool, Parameter(negative="", help="Also cases that are closed.")] = False,
+    all: Annotated[bool, Parameter(negative="", show_default=False, help="Also cases that are closed.")] = False,
     limit: Limit = 50,
     common: Common = COMMON,
 ) -> int:
@@ -25,6 +30,7 @@ def list_(
 
     async def work() -> int:
         async with database(common) as opened, opened.ledger.session() as session:
+            await flows.require(session, flow)
             rows = await cases.list_(session, flow=flow, open_only=not all, limit=limit)
         if common.json:
             emit("cases", cases=rows, complete=len(rows) < limit)
@@ -49,8 +55,7 @@ def show_(
 
     async def work() -> int:
         async with database(common) as opened, opened.ledger.session() as session:
-            every = await cases.list_(session, open_only=False, limit=MOST)
-            row = next((row for row in every if row["id"] == case), None)
+            row = await cases.get(session, case)
             if row is None:
                 raise NotFoundError(f"There is no case {case}.", "`counterfoil case list --all` shows them.")
             owned = await items.list_(session, case_id=case, limit=limit)
@@ -62,7 +67,7 @@ def show_(
         )
         show(f"Case {case} of {row['flow']}: {row['title']}")
         show(f"  fault {row['fault']}, owner {row['owner']}, opened {when(row['opened_at'])}, {state}")
-        show(f"  owns {row['open_items']:,} items")
+        show(f"  owns {many(row['open_items'], 'item')}")
         if owned:
             show(
                 "\n"
@@ -71,7 +76,11 @@ def show_(
                     [[f"{i['id']}", i["key"], i["state"], i["state_since"]] for i in owned],
                 )
             )
-            say(f"\nWhen the cause is mended: counterfoil items retry --case {case} --reason '…'")
+            say("")
+            for state in sorted({item["state"] for item in owned} & WAYS.keys()):
+                say(WAYS[state].format(case))
+        elif row["closed_at"] is None:
+            say(f"\nIt closes by itself with the next good run: `counterfoil sync run {row['flow']}`")
         return 0
 
     return go(work())

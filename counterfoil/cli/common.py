@@ -30,12 +30,13 @@ class Common:
     project: Annotated[
         Path | None, Parameter(help="Project folder. Without it: this folder, or the nearest above it that is one.")
     ] = None
-    json: Annotated[bool, Parameter(negative="", help="One JSON document on stdout instead of words and tables.")] = (
-        False
-    )
-    debug: Annotated[bool, Parameter(negative="", help="Show the trace of an error, and a log of what is done.")] = (
-        False
-    )
+    json: Annotated[
+        bool,
+        Parameter(negative="", show_default=False, help="One JSON document on stdout instead of words and tables."),
+    ] = False
+    debug: Annotated[
+        bool, Parameter(negative="", show_default=False, help="Show the trace of an error, and a log of what is done.")
+    ] = False
 
     @property
     def folder(self) -> Path:
@@ -50,7 +51,9 @@ COMMON = Common()  # the default in every signature
 
 Reason = Annotated[str | None, Parameter(help="Why; it stands in the record for ever.")]
 Limit = Annotated[int, Parameter(help="How many at most.", validator=validators.Number(gte=1, lte=100_000))]
-DryRunFlag = Annotated[bool, Parameter(negative="", help="Show what would be done, and do nothing.")]
+DryRunFlag = Annotated[
+    bool, Parameter(negative="", show_default=False, help="Show what would be done, and do nothing.")
+]
 
 
 def _given(folder: Path) -> Path:

@@ -12,17 +12,17 @@ from counterfoil.model.errors import CounterfoilError, Fault, InvalidFilesError
 
 def told(error: Exception, *, as_json: bool, arguments: Sequence[str]) -> int:
     """Say it; returns the exit code."""
-    known = _known(error, arguments)
-    faults = known.faults if isinstance(known, InvalidFilesError) else ()
+    found = known(error, arguments)
+    faults = found.faults if isinstance(found, InvalidFilesError) else ()
     if as_json:
-        print(encode({"schema_version": SCHEMA_VERSION, "error": _object(known, faults)}), file=sys.stderr)
+        print(encode({"schema_version": SCHEMA_VERSION, "error": _object(found, faults)}), file=sys.stderr)
     else:
         for fault in faults:
             say(str(fault))
-        say(f"Error: {known.problem}")
-        if known.remedy:
-            say(known.remedy)
-    return known.exit_code
+        say(f"Error: {found.problem}")
+        if found.remedy:
+            say(found.remedy)
+    return found.exit_code
 
 
 def _object(error: CounterfoilError, faults: Sequence[Fault]) -> dict[str, Any]:
@@ -30,7 +30,8 @@ def _object(error: CounterfoilError, faults: Sequence[Fault]) -> dict[str, Any]:
     return made | ({"faults": list(faults)} if faults else {})
 
 
-def _known(error: Exception, arguments: Sequence[str]) -> CounterfoilError:
+def known(error: Exception, arguments: Sequence[str] = ()) -> CounterfoilError:
+    """What an error of any kind means to whoever reads it."""
     if isinstance(error, CounterfoilError):
         return error
     return _usage(error, arguments) or _file(error) or _database(error) or _ours(error)
@@ -58,8 +59,8 @@ def _depth(words: Sequence[str]) -> int:
     """How many of these words are the name of a command."""
     from counterfoil.cli.main import COMMANDS
 
-    known = {command.path for command in COMMANDS} | {command.path.split()[0] for command in COMMANDS}
-    return next((n for n in range(len(words), 0, -1) if " ".join(words[:n]) in known), 0)
+    paths = {command.path for command in COMMANDS} | {command.path.split()[0] for command in COMMANDS}
+    return next((n for n in range(len(words), 0, -1) if " ".join(words[:n]) in paths), 0)
 
 
 def _file(error: Exception) -> CounterfoilError | None:

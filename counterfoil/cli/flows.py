@@ -11,6 +11,8 @@ from counterfoil.cli.common import COMMON, Common, go, project
 from counterfoil.cli.output import emit, paint, say, show
 from counterfoil.model.errors import Fault, InvalidFilesError
 
+NO_FLOW = "No flow is declared: each is a file flows/NAME.yaml in the project folder."
+
 
 def check(*, common: Common = COMMON) -> int:
     """Say every fault of the project's files, with line and remedy. Opens no database and calls nobody; exit 2 where there are faults."""
@@ -29,6 +31,8 @@ def check(*, common: Common = COMMON) -> int:
         count = len(found.flows)
         well = f"{count} flow{'s' * (count != 1)}: {', '.join(sorted(found.flows)) or 'none'}."
         say(f"{len(faults)} fault{'s' * (len(faults) != 1)}." if faults else f"No faults. {well}")
+        if not count and not faults:
+            say(NO_FLOW)
     return 2 if faults else 0
 
 
@@ -52,6 +56,8 @@ def plan(*, common: Common = COMMON) -> int:
             plans = await app.plan()
         if common.json:
             emit("plan", flows=plans)
+        if not plans:
+            say(NO_FLOW)
         for one in () if common.json else plans:
             show(f"{one.flow}: {'nothing to change' if not one.changes and not one.faults else ''}".rstrip())
             for change in one.changes:

@@ -10,17 +10,22 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 
 from counterfoil.cli.common import COMMON, Common, database, go
+from counterfoil.cli.errors import known
 from counterfoil.cli.output import emit, many, paint, say, show, table, when
-from counterfoil.model.errors import CounterfoilError, InvalidFilesError
+from counterfoil.model.errors import InvalidFilesError
 from counterfoil.monitor import audit as audits
 from counterfoil.monitor import doctor as doctors
 from counterfoil.monitor import status as statuses
 from counterfoil.monitor.doctor import Check
 
+SHOWN = 10  # open cases
+
 
 def status(
     *,
-    check: Annotated[bool, Parameter(negative="", help="Exit 7 where something needs a person.")] = False,
+    check: Annotated[
+        bool, Parameter(negative="", show_default=False, help="Exit 7 where something needs a person.")
+    ] = False,
     common: Common = COMMON,
 ) -> int:
     """How each flow stands, and what needs a person."""
@@ -60,9 +65,20 @@ def _print_status(found: statuses.Status) -> None:
         rows.append([flow.flow, *last, sums["due"], sums["owned"], flow.row["watermark"], flow.row["next_fire_at"]])
     show(table(("flow", "last run", "at", "found", "due", "owned", "watermark", "next run"), rows))
     show(f"\n{many(len(found.cases), 'open case')}, {many(len(found.workers), 'worker')} at work.")
+    for case in found.cases[:SHOWN]:
+        where = f"case {case['id']} of {case['flow']}, {many(case['open_items'], 'item')}"
+        show(f"  {where}: {case['title']} Owner {case['owner']}, due {when(case['due_at'])}.")
+    if len(found.cases) > SHOWN:
+        say(f"  … and {len(found.cases) - SHOWN:,} more: `counterfoil case list`.")
     for worker in found.workers:
         show(f"  worker {worker['id']}: process {worker['pid']} on {worker['host']} since {when(worker['started_at'])}")
-    show(paint("\nNeeds attention:", "yellow") if found.attention else "\nNothing needs attention.")
+    show(
+        paint("\nNeeds attention:", "yellow")
+        if found.attention
+        else "\nNothing else needs attention."
+        if found.cases
+        else "\nNothing needs attention."
+    )
     for sentence in found.attention:
         show(f"  {sentence}")
 
@@ -108,7 +124,7 @@ def _print_audit(found: tuple[audits.FlowAudit, ...]) -> None:
 
 def doctor(
     *,
-    offline: Annotated[bool, Parameter(negative="", help="Don't call the sources.")] = False,
+    offline: Annotated[bool, Parameter(negative="", show_default=False, help="Don't call the sources.")] = False,
     common: Common = COMMON,
 ) -> int:
     """Look for faults and say how to mend each. Exit 7 where there is one."""
@@ -152,10 +168,10 @@ async def _examine(common: Common, offline: bool) -> list[Check]:
         try:
             dsn, _, notes = await stack.enter_async_context(server_of(folder, settings))
             checks += await _examine_database(dsn)
-        except CounterfoilError as error:
-            return [*checks, doctors.failed("Database", error)]
+        except Exception as error:  # whatever it is: the other checks are not lost with it
+            return [*checks, doctors.failed("Database", known(error))]
         checks += [Check("Database", True, note) for note in notes]
-        if all(one.well for one in checks if one.name in ("Schema", "Files")):
+        if {"Schema", "Files"} <= {one.name for one in checks if one.well}:
             checks += await _examine_flows(common, offline)
     return checks
 
@@ -166,6 +182,10 @@ async def _examine_database(dsn: str) -> list[Check]:
     connection = await connect(dsn)
     try:
         checks = await doctors.check_server(connection, datetime.now(UTC))
+        login = await doctors.check_login(connection)
+        checks += login
+        if not all(one.well for one in login):
+            return checks
         schema = await doctors.check_schema(connection)
         work = await doctors.check_work(connection) if all(one.well for one in schema) else []
         return [*checks, *schema, *work]

@@ -15,6 +15,7 @@ from counterfoil.ledger import items
 from counterfoil.model.errors import UsageError
 from counterfoil.model.item import SENTENCES, ItemState
 from counterfoil.monitor import explain as stories
+from counterfoil.operations import flows
 from counterfoil.operations.items import Filter, filter_of, one, parse_where
 
 FlowOption = Annotated[str | None, Parameter(help="Only items of this flow.")]
@@ -50,7 +51,7 @@ def list_(
     *,
     meant: Meant = ALL,
     prefix: Annotated[str | None, Parameter(help="Only keys that start with this.")] = None,
-    all: Annotated[bool, Parameter(negative="", help="Also items that are settled.")] = False,
+    all: Annotated[bool, Parameter(negative="", show_default=False, help="Also items that are settled.")] = False,
     limit: Limit = 50,
     common: Common = COMMON,
 ) -> int:
@@ -63,6 +64,7 @@ def list_(
 
     async def work() -> int:
         async with database(common) as opened, opened.ledger.session() as session:
+            await flows.require(session, chosen.flow)
             rows = await items.list_(
                 session,
                 flow=chosen.flow,
@@ -135,7 +137,9 @@ def show_(
     /,
     *,
     flow: FlowOption = None,
-    payload: Annotated[bool, Parameter(negative="", help="Also what came for it; that may be personal data.")] = False,
+    payload: Annotated[
+        bool, Parameter(negative="", show_default=False, help="Also what came for it; that may be personal data.")
+    ] = False,
     common: Common = COMMON,
 ) -> int:
     """Show one item with its events and attempts."""

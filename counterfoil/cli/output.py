@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import sys
+import textwrap
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, TextIO
@@ -12,17 +14,37 @@ from typing import Any, TextIO
 import msgspec
 
 SCHEMA_VERSION = 1
+MOST_LINES = 4  # of a cell in the last column
 _COLOURS = {"bold": "1", "red": "31", "green": "32", "yellow": "33", "dim": "2"}
 
 
 def say(text: str) -> None:
     """Words for whoever watches: stderr."""
-    print(text, file=sys.stderr, flush=True)
+    print(fold(text, room(sys.stderr)), file=sys.stderr, flush=True)
 
 
 def show(text: str = "") -> None:
     """Data: stdout."""
-    print(text)
+    print(fold(text, room(sys.stdout)))
+
+
+def room(stream: TextIO) -> int | None:
+    """Columns of a terminal; None for a file or a pipe, which take any width."""
+    return shutil.get_terminal_size().columns if stream.isatty() else None
+
+
+def fold(text: str, width: int | None) -> str:
+    """Lines that are too long for a terminal, broken between words; never within `a command`, which is there to be copied."""
+    if width is None:
+        return text
+    return "\n".join(line if len(line) <= width else _folded(line, width) for line in text.split("\n"))
+
+
+def _folded(line: str, width: int) -> str:
+    whole = re.sub(r"`[^`]*`", lambda found: found[0].replace(" ", "\0"), line)
+    indent = " " * (len(line) - len(line.lstrip()))
+    lines = textwrap.wrap(whole, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
+    return "\n".join(lines).replace("\0", " ")
 
 
 def encode(value: Any) -> str:
@@ -32,7 +54,7 @@ def encode(value: Any) -> str:
 
 def emit(kind: str, **values: Any) -> None:
     """The one JSON document of a command on stdout."""
-    show(encode({"schema_version": SCHEMA_VERSION, "kind": kind, **values}))
+    print(encode({"schema_version": SCHEMA_VERSION, "kind": kind, **values}))
 
 
 def _plain(value: Any) -> Any:
@@ -103,12 +125,12 @@ def paint(text: str, colour: str) -> str:
 
 
 def table(headers: Sequence[str], rows: Sequence[Sequence[Any]], *, width: int | None = None) -> str:
-    """Aligned columns. On a terminal they are cut to its width, or written one under the other where it is too narrow."""
+    """Aligned columns. On a terminal they fit its width: the last is folded, others are cut; or one under the other where it is too narrow."""
     texts = [[_cell(cell) for cell in row] for row in rows]
     right = [bool(rows) and all(isinstance(row[at], int | float | None) for row in rows) for at in range(len(headers))]
     widths = [max([len(headers[at]), *(len(row[at]) for row in texts)]) for at in range(len(headers))]
-    room = width or (shutil.get_terminal_size().columns if sys.stdout.isatty() else None)
-    if room is not None and not _shrink(widths, headers, room):
+    most = width or room(sys.stdout)
+    if most is not None and not _shrink(widths, headers, most):
         return "\n\n".join(_block(headers, row) for row in texts)
     lines = [_line(headers, widths, right), *[_line(row, widths, right) for row in texts]]
     return "\n".join([paint(lines[0], "bold"), *lines[1:]])
@@ -128,10 +150,12 @@ def _shrink(widths: list[int], headers: Sequence[str], room: int) -> bool:
 
 def _line(cells: Sequence[str], widths: Sequence[int], right: Sequence[bool]) -> str:
     parts = []
-    for cell, size, to_right in zip(cells, widths, right, strict=True):
+    last, *more = textwrap.wrap(cells[-1], widths[-1], max_lines=MOST_LINES, placeholder=" …") or [""]
+    for cell, size, to_right in zip([*cells[:-1], last], widths, right, strict=True):
         cut = cell if len(cell) <= size else cell[: size - 1] + "…"
         parts.append(cut.rjust(size) if to_right else cut.ljust(size))
-    return "  ".join(parts).rstrip()
+    indent = " " * (sum(widths[:-1]) + 2 * len(widths[:-1]))
+    return "\n".join(["  ".join(parts).rstrip(), *(indent + rest for rest in more)])
 
 
 def _block(headers: Sequence[str], row: Sequence[str]) -> str:

@@ -10,7 +10,7 @@ from counterfoil.ledger.runs import RunFault, counts_of
 from counterfoil.model.run import RunCounts, RunState
 
 SENTENCES: Mapping[str, str] = {
-    RunState.QUEUED: "queued: due, and no worker has it yet.",
+    RunState.QUEUED: "queued: due, and no worker has it now.",
     RunState.RUNNING: "running: a worker has it, under a lease.",
     RunState.COMPLETED: "completed: every record found is loaded, or rejected by a rule.",
     RunState.PARTIAL: "partly done: the sum is right, and some records are items that failed or wait for a person.",
@@ -29,12 +29,14 @@ EXIT_CODES: Mapping[str, int] = {
 }
 
 
-def sum_line(counts: RunCounts) -> str:
+def sum_line(counts: RunCounts, *, under_way: bool = False) -> str:
     """found = inserted + updated + unchanged + rejected + review + failed, with its numbers."""
     names = ("inserted", "updated", "unchanged", "rejected", "review", "failed")
     parts = " + ".join(f"{name} {getattr(counts, name):,}" for name in names)
     items = " (each an item)" if counts.failed + counts.review else ""
     equals = "=" if counts.found == counts.accounted else f"≠ {counts.accounted:,} ="
+    if under_way:
+        return f"found {counts.found:,} so far, {counts.accounted:,} of them done = {parts}{items}"
     return f"found {counts.found:,} {equals} {parts}{items}"
 
 
@@ -44,7 +46,9 @@ def of_run(row: Mapping[str, Any], faults: Sequence[Mapping[str, Any]]) -> str:
     lines = [f"Run {row['id']} of {row['flow']} is {SENTENCES[row['state']]}"]
     if row["problem"] and row["state"] != RunState.COMPLETED:
         lines.append(f"  {row['problem']}")
-    lines.append(f"  {sum_line(counts)}")
+    if row["state"] == RunState.CANCELLED and row["reason"]:
+        lines.append(f"  {row['reason']}")
+    lines.append(f"  {sum_line(counts, under_way=row['ended_at'] is None and counts.found != counts.accounted)}")
     lines += [f"  {line}" for line in [*_beside(counts), *_window(row), *_times(row, counts)]]
     if faults:
         lines += ["", _faults(faults)]
@@ -91,7 +95,7 @@ def _times(row: Mapping[str, Any], counts: RunCounts) -> list[str]:
         return [f"started {when(row['started_at'])}" if row["started_at"] else f"made {when(row['created_at'])}"]
     seconds = (row["ended_at"] - row["started_at"]).total_seconds()
     rate = f", {counts.accounted / seconds:,.0f} records a second" if seconds > 0 and counts.accounted else ""
-    resumed = f", resumed {row['attempts'] - 1} times" if row["attempts"] > 1 else ""
+    resumed = f", resumed {many(row['attempts'] - 1, 'time')}" if row["attempts"] > 1 else ""
     return [f"took {took(seconds)}{rate}{resumed}"]
 
 

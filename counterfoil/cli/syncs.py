@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+import sys
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,19 +12,21 @@ from cyclopts import Parameter
 
 from counterfoil.cli import summary
 from counterfoil.cli.common import COMMON, Common, DryRunFlag, Limit, Reason, database, go, project
-from counterfoil.cli.output import emit, say, show, table
+from counterfoil.cli.output import emit, room, say, show, table
 from counterfoil.cli.progress import Watcher, watching
 from counterfoil.cli.words import duration, moment
 from counterfoil.ledger import flows, health, runs
 from counterfoil.ledger.pool import Ledger
 from counterfoil.model.errors import UsageError
 from counterfoil.model.run import ENDED_RUN, RunState
+from counterfoil.operations import flows as named
 from counterfoil.operations import runs as operations
 from counterfoil.operations.actor import actor_of, needed_reason
 
 if TYPE_CHECKING:
     from counterfoil.app import App
 
+WIDE = 120  # columns of a terminal that has room for every count of a run
 FlowName = Annotated[str, Parameter(help="Name of a flow.")]
 
 
@@ -43,7 +46,12 @@ def run(
     ] = None,
     dry_run: DryRunFlag = False,
     follow: Annotated[
-        bool, Parameter(negative="", help="Where a run is open already, watch it to its end, wherever it is worked on.")
+        bool,
+        Parameter(
+            negative="",
+            show_default=False,
+            help="Where a run is open already, watch it to its end, wherever it is worked on.",
+        ),
     ] = False,
     wait: Annotated[
         bool, Parameter(name="--wait", negative="--no-wait", help="Do it here; --no-wait leaves it to a worker.")
@@ -56,14 +64,16 @@ def run(
     Ends with the sum: found = inserted + updated + unchanged + rejected + review + failed. Exit 0 completed, 5 some records are items,
     1 failed, 7 nothing found where there used to be records.
     """
-    window = (_moment(since, "--since"), _moment(until, "--until"))
+    now = datetime.now(UTC)
+    window = (_moment(since, "--since", now), _moment(until, "--until", now))
     size = duration(step, "--step") if step else None
     if window[0] and window[1] and window[0] >= window[1]:
         raise UsageError("--since is not before --until.", "Turn them round.")
 
     async def work() -> int:
         async with project(common) as app:
-            app.flow(flow)
+            for sentence in operations.unheeded(app.flow(flow), *window, size):
+                say(sentence)
             if dry_run:
                 return await _dry_run(app, flow, window, common)
             run_id = await _started(app, flow, window, size, follow, reason, common)
@@ -72,8 +82,8 @@ def run(
     return go(work(), fast=True)
 
 
-def _moment(text: str | None, flag: str) -> datetime | None:
-    return moment(text, flag, now=datetime.now(UTC)) if text else None
+def _moment(text: str | None, flag: str, now: datetime) -> datetime | None:
+    return moment(text, flag, now=now) if text else None
 
 
 Span = tuple[datetime | None, datetime | None]
@@ -187,21 +197,30 @@ def list_(
 
     async def work() -> int:
         async with database(common) as opened, opened.ledger.session() as session:
+            await named.require(session, flow)
             rows = await runs.list_(session, flow, before=before, limit=limit)
         if common.json:
             emit("runs", runs=[as_json(row) for row in rows], complete=len(rows) < limit)
         elif not rows:
             say("No run yet. `counterfoil sync run FLOW` makes one.")
         else:
-            names = ("inserted", "updated", "unchanged", "rejected", "review", "failed")
-            lines = [
-                [f"{r['id']}", r["flow"], r["state"], r["trigger"], r["created_at"], r["found"], *[r[n] for n in names]]
-                for r in rows
-            ]
-            show(table(("run", "flow", "state", "by", "at", "found", *names), lines))
+            show(_table_of(rows))
         return 0
 
     return go(work())
+
+
+_COUNTS = ("inserted", "updated", "unchanged", "rejected", "review", "failed")
+
+
+def _table_of(rows: Sequence[Mapping[str, Any]]) -> str:
+    """A column for each count; on a terminal too narrow for that, one for all that are not zero."""
+    wide = [[r[name] for name in _COUNTS] for r in rows]
+    narrow = [[", ".join(f"{name} {r[name]:,}" for name in _COUNTS if r[name]) or None] for r in rows]
+    counts, names = (wide, _COUNTS) if (room(sys.stdout) or WIDE) >= WIDE else (narrow, ("of which",))
+    first = [[f"{r['id']}", r["flow"], r["state"], r["trigger"], r["created_at"], r["found"]] for r in rows]
+    lines = [[*place, *some] for place, some in zip(first, counts, strict=True)]
+    return table(("run", "flow", "state", "by", "at", "found", *names), lines)
 
 
 def show_(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence, Set
-from dataclasses import dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from datetime import datetime, timedelta
 
 import msgspec
@@ -55,7 +55,7 @@ async def work(job: SyncJob, *, limit: int = AT_ONCE) -> Retried:
     checked = check(job, fetched)
     told_again = {one.key for one in fetched if one.key and one.raw is None and one.error is None}
     result = await _settle(job, claimed, checked, told_again, lease)
-    log.info("items.retried", flow=job.flow.name, claimed=result.claimed, loaded=result.loaded, failed=result.failed)
+    log.info("items.retried", flow=job.flow.name, **asdict(result))
     return result
 
 

@@ -17,6 +17,10 @@ async def list_(
     return await connection.fetch(SQL["list_cases"], flow, open_only, limit)
 
 
+async def get(connection: Connection, case_id: int) -> Mapping[str, Any] | None:
+    return await connection.fetchrow(SQL["get_case"], case_id)
+
+
 async def open_for_flow(connection: Connection, flow: str, fault: str, title: str) -> int:
     """A case for trouble of the whole flow; `fault` starts with `run:`. The same fault again is the same case."""
     return int(await connection.fetchval(SQL["open_flow_case"], flow, fault, title))

@@ -3,6 +3,10 @@
 select * from counterfoil."case" where ($1::text is null or flow = $1) and (not $2::boolean or closed_at is null)
 order by closed_at nulls first, due_at limit $3;
 
+-- name: get_case
+-- $1 case.
+select * from counterfoil."case" where id = $1;
+
 -- name: open_flow_case
 -- $1 flow, $2 fault, $3 title. For trouble of a whole flow (fault "run:…"): it owns no items and is closed by the next good run, or by hand.
 select counterfoil.open_flow_case($1, $2, $3);

@@ -43,5 +43,9 @@ async def stale_runs(connection: Connection, flow: str | None = None) -> Sequenc
     return await connection.fetch(SQL["stale_runs"], flow)
 
 
+async def login_rights(connection: Connection) -> Mapping[str, Any]:
+    return await connection.fetchrow(SQL["login_rights"])
+
+
 async def server_facts(connection: Connection) -> Mapping[str, Any]:
     return await connection.fetchrow(SQL["server_facts"])

@@ -63,6 +63,11 @@ select id, flow, next_action_at from counterfoil.run
 where state = 'running' and ($1::text is null or flow = $1)
   and next_action_at < counterfoil.now() - interval '1 minute' and not counterfoil.worker_alive(worker_id);
 
+-- name: login_rights
+-- Whether this login may take the role that all work is done in.
+select session_user::text as login, r.role is not null as there, coalesce(pg_has_role(session_user, r.role, 'member'), false) as member
+from (select to_regrole('counterfoil_app') as role) r;
+
 -- name: server_facts
 -- Version, size, clock, sessions.
 select current_setting('server_version') as version, current_setting('server_version_num')::int as version_number,

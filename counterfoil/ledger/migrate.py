@@ -11,8 +11,10 @@ from dataclasses import dataclass
 from importlib.resources import files
 from typing import Literal
 
+import asyncpg
+
 from counterfoil.ledger.pool import Connection
-from counterfoil.model.errors import ConflictError
+from counterfoil.model.errors import ConflictError, NotAllowedError
 
 _FILE = re.compile(r"^(\d{4})_(pre|post)_(\w+)\.sql$")
 _LOCK = 7246_0001  # advisory lock: one migrator at a time
@@ -82,8 +84,9 @@ async def migrate(connection: Connection, phase: str | None = None) -> tuple[Mig
     await connection.execute("select pg_advisory_lock($1)", _LOCK)
     try:
         await connection.execute("set client_min_messages = warning")
-        await connection.execute(_OWN_TABLE)
         todo = await pending(connection, phase)
+        if todo:  # a login that may not create anything may still ask
+            await connection.execute(_OWN_TABLE)
         for migration in todo:
             async with connection.transaction():
                 await connection.execute(migration.sql)
@@ -94,5 +97,22 @@ async def migrate(connection: Connection, phase: str | None = None) -> tuple[Mig
                     migration.sha256,
                 )
         return todo
+    except asyncpg.InsufficientPrivilegeError as error:
+        raise await _not_allowed(connection, error) from error
     finally:
         await connection.execute("select pg_advisory_unlock($1)", _LOCK)
+
+
+async def _not_allowed(connection: Connection, error: Exception) -> NotAllowedError:
+    login, database = await connection.fetchrow("select quote_ident(session_user), quote_ident(current_database())")
+    roles = ("counterfoil_owner", "counterfoil_app", "counterfoil_reader")
+    there = await connection.fetch("select rolname from pg_roles where rolname = any($1)", list(roles))
+    made = [f"create role {role} nologin" for role in roles if role not in {row["rolname"] for row in there}]
+    given = [
+        f"grant {', '.join(roles)} to {login} with admin option",
+        f"grant create on database {database} to {login}",
+    ]
+    return NotAllowedError(
+        f"The login {login} may not migrate: {error}.",
+        f"As an administrator of the server: {'; '.join([*made, *given])}.",
+    )

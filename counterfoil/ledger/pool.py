@@ -12,11 +12,12 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
 import asyncpg
 import msgspec
 
-from counterfoil.model.errors import CounterfoilError, UnhealthyError
+from counterfoil.model.errors import CounterfoilError, UnhealthyError, UsageError
 
 Connection = Any  # asyncpg.Connection or its pool proxy: asyncpg has no usable types
 Result = TypeVar("Result")
@@ -38,6 +39,9 @@ PASSING = (
     TimeoutError,
     OSError,
 )
+
+
+_NO_DSN = (asyncpg.ClientConfigurationError, ValueError)  # a port that is no number is only a ValueError
 
 
 def is_passing(error: BaseException) -> bool:
@@ -66,18 +70,30 @@ async def connect(dsn: str, *, role: str | None = None, name: str = "counterfoil
     settings = {"application_name": name} | ({"role": role} if role else {})
     try:
         connection = await asyncpg.connect(dsn, server_settings=settings, timeout=timeout)
-    except (OSError, asyncpg.PostgresError, TimeoutError) as error:
-        raise _unreachable(error) from error
+    except (OSError, asyncpg.PostgresError, *_NO_DSN, TimeoutError) as error:
+        raise _unreachable(error, dsn) from error
     await prepare_session(connection)
     return connection
 
 
-def _unreachable(error: BaseException) -> UnhealthyError:
-    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+def _unreachable(error: BaseException, dsn: str) -> CounterfoilError:
+    if isinstance(error, _NO_DSN):  # its own words may hold the password
+        return UsageError("The DSN can't be read.", "Write postgresql://user:password@host:5432/name.")
+    host = urlsplit(dsn).netloc.rpartition("@")[2]
     return UnhealthyError(
-        f"PostgreSQL can't be reached: {reason}.",
+        f"PostgreSQL{' at ' if host else ''}{host} can't be reached: {_reason(error)}.",
         "Check [database] in counterfoil.toml and that the server is up; `counterfoil doctor` looks closer.",
     )
+
+
+def _reason(error: BaseException) -> str:
+    """The system's own words; the numbers and addresses that the event loops add say no more."""
+    if isinstance(error, OSError) and error.errno is not None and error.errno > 0:
+        return os.strerror(error.errno)
+    if isinstance(error, TimeoutError):
+        return "it gave no answer in time"
+    said = getattr(error, "strerror", None) or str(error)
+    return str(said).splitlines()[0] if said else type(error).__name__
 
 
 class Ledger:
@@ -119,8 +135,8 @@ class Ledger:
                 max_inactive_connection_lifetime=60,
             )
             await pool.release(await pool.acquire())
-        except (OSError, asyncpg.PostgresError, TimeoutError) as error:
-            raise _unreachable(error) from error
+        except (OSError, asyncpg.PostgresError, *_NO_DSN, TimeoutError) as error:
+            raise _unreachable(error, dsn) from error
         return cls(pool, dsn)
 
     async def close(self) -> None:

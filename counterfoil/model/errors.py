@@ -113,6 +113,12 @@ class Misconfigured(ConnectorError):
     exit_code = 2
 
 
+class TableMismatch(Misconfigured):
+    """The destination table does not take the records of its flow."""
+
+    fault = "table_mismatch"
+
+
 @dataclass(frozen=True, slots=True)
 class Fault:
     """One fault of a declared file. `line` counts from 1."""

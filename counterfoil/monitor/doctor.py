@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from counterfoil.ledger import health, migrate
-from counterfoil.ledger.pool import Connection
+from counterfoil.ledger.pool import APP_ROLE, Connection
 from counterfoil.model.errors import ConflictError, CounterfoilError
 
 LEAST_VERSION = 150000
@@ -72,8 +72,19 @@ async def check_schema(connection: Connection) -> list[Check]:
         todo = await migrate.pending(connection)
     except ConflictError as error:
         return [failed("Schema", error)]
-    said = f"{len(todo)} migrations are missing" if todo else "all migrations applied"
+    missing = f"{len(todo)} migration{'s are' if len(todo) != 1 else ' is'} missing"
+    said = missing if todo else "all migrations applied"
     return [Check("Schema", not todo, said, "Run `counterfoil migrate`.")]
+
+
+async def check_login(connection: Connection) -> list[Check]:
+    """Whether the login of the DSN may work at all. Before the first migration there is no role to ask for."""
+    found = await health.login_rights(connection)
+    if not found["there"]:
+        return []
+    login, member = found["login"], found["member"]
+    said = f"{login} is {'a' if member else 'no'} member of {APP_ROLE}"
+    return [Check("Login", member, said, f'As an administrator: grant {APP_ROLE} to "{login}".')]
 
 
 async def check_server(connection: Connection, now: datetime) -> list[Check]:

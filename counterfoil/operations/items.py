@@ -20,6 +20,7 @@ from counterfoil.model.errors import NotFoundError, UsageError
 from counterfoil.model.item import SENTENCES, ItemEvent, ItemState, next_state
 
 CHUNK = 500
+SHOWN = 10  # names of a file that nobody knows, told at once
 
 ACTS: Mapping[str, ItemEvent] = MappingProxyType(
     {
@@ -170,8 +171,24 @@ def _targets(rows: Iterable[Mapping[str, Any]]) -> list[Target]:
 
 
 async def _named(ledger: Ledger, references: Sequence[str], flow: str | None) -> list[Target]:
+    found: list[Mapping[str, Any]] = []
+    unknown: list[NotFoundError] = []
     async with ledger.session() as session:
-        return _targets([await one(session, reference, flow) for reference in references])
+        for reference in references:
+            try:
+                found.append(await one(session, reference, flow))
+            except NotFoundError as error:
+                unknown.append(error)
+    if len(unknown) == 1:
+        raise unknown[0]
+    if unknown:
+        raise _many_unknown(unknown)
+    return _targets(found)
+
+
+def _many_unknown(errors: Sequence[NotFoundError]) -> NotFoundError:
+    more = f" … and {len(errors) - SHOWN:,} more are unknown" if len(errors) > SHOWN else ""
+    return NotFoundError(" ".join(error.problem for error in errors[:SHOWN]) + more, errors[0].remedy)
 
 
 async def one(session: Connection, reference: str, flow: str | None = None) -> Mapping[str, Any]:

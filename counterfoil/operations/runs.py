@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import Any
 
+from counterfoil.flows.flow import SyncFlow
 from counterfoil.ledger import runs
 from counterfoil.ledger.pool import Ledger
 from counterfoil.model.errors import NotFoundError
@@ -41,6 +43,20 @@ async def cancel(ledger: Ledger, flow: str, *, actor: str, reason: str) -> Cance
         untold = await runs.open_write_backs(connection, row["id"], after="", limit=COUNT_LIMIT)
         await connection.execute(runs.SQL["drop_write_backs"], row["id"])
     return Cancelled(row["id"], RunState(row["state"]), len(untold))
+
+
+def unheeded(flow: SyncFlow, since: datetime | None, until: datetime | None, step: timedelta | None) -> list[str]:
+    """What of a given window the source is never asked for, each a sentence: reading too much loses nothing, but takes long."""
+    asked = repr((flow.source.list.query, flow.source.list.payload))
+    given = {"since": since, "until": until or step}
+    missing = [name for name, value in given.items() if value is not None and f"{{{name}}}" not in asked]
+    if not missing:
+        return []
+    names = " and ".join(f"{{{name}}}" for name in missing)
+    each = "each window reads" if step else "the run reads"
+    return [
+        f"The list call of {flow.name} does not ask by {names}: {each} more than its window. What is unchanged is not written."
+    ]
 
 
 def _none_open(flow: str) -> NotFoundError:

@@ -83,7 +83,9 @@ class Common:
 
 def from_arguments(kind: type[O], arguments: Sequence[str] | None, about: str) -> O:
     """Settings from a command line. Exits with 2 and a sentence on a flag that cannot be read, as argparse does."""
-    parser = argparse.ArgumentParser(description=about, allow_abbrev=False)
+    parser = argparse.ArgumentParser(
+        prog="counterfoil simulate NAME", usage="%(prog)s [OPTIONS]", description=about, allow_abbrev=False
+    )
     for setting in fields(kind):
         _add_flag(parser, setting.name, setting.default, setting.metadata)
     given: dict[str, Any] = {
@@ -101,7 +103,12 @@ def _add_flag(parser: argparse.ArgumentParser, name: str, default: Any, about: A
     elif about["many"]:
         parser.add_argument(flag, dest=name, action="append", help=about["help"])
     else:
-        parser.add_argument(flag, dest=name, type=about["parse"], help=f"{about['help']} (default: {default!r})")
+        parser.add_argument(flag, dest=name, type=about["parse"], help=about["help"] + _told(default))
+
+
+def _told(default: Any) -> str:
+    """Only where it says something the help text does not."""
+    return f" (default: {default})" if isinstance(default, str | int | float) and default not in ("", 0) else ""
 
 
 def flag_name(name: str) -> str:

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from counterfoil.cli.output import encode, is_lively, many, short, table, took, when
+from counterfoil.cli.output import encode, fold, is_lively, many, short, table, took, when
 
 NOON = datetime(2026, 11, 23, 12, 30, 5, tzinfo=UTC)
 
@@ -18,9 +18,26 @@ def test_columns_are_aligned_and_numbers_stand_right() -> None:
 
 
 def test_a_narrow_terminal_cuts_the_widest_column() -> None:
-    lines = table(("key", "problem"), [["a", "x" * 100]], width=30).splitlines()
-    assert max(map(len, lines)) == 30
-    assert lines[1].endswith("…")
+    lines = table(("key", "problem"), [["x" * 100, "No."]], width=30).splitlines()
+    assert max(map(len, lines)) <= 30
+    assert "… " in lines[1]
+
+
+def test_the_last_column_is_folded_and_not_cut() -> None:
+    text = table(("key", "problem"), [["a", "The source does not know this key."]], width=24)
+    assert text.splitlines() == ["key  problem", "a    The source does not", "     know this key."]
+    long = table(("key", "problem"), [["a", "word " * 100]], width=24)
+    assert (len(long.splitlines()), long.endswith("…")) == (5, True)
+
+
+def test_words_are_folded_between_words_and_never_within_a_command() -> None:
+    text = "  Start a worker and look at it again: `counterfoil sync run pets --follow` does it."
+    assert fold(text, None) == text
+    assert fold(text, 40).splitlines() == [
+        "  Start a worker and look at it again:",
+        "  `counterfoil sync run pets --follow`",
+        "  does it.",
+    ]
 
 
 def test_a_very_narrow_terminal_gets_blocks() -> None:

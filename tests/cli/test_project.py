@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -33,7 +34,9 @@ def test_from_nothing_to_the_proof(folder: Path, cli: Cli) -> None:
     assert (audit.code, audit.json["holds"]) == (0, True)
     (flow,) = audit.json["flows"]
     assert flow["accepted"] == flow["settled"] + flow["due"] + flow["owned"] == 4
-    assert cli("status", "--check").code == 0
+    told = cli("status", "--check")
+    assert told.code == 0
+    assert "of example, 1 item: No fee is known; a person decides. Owner operators, due" in told.out
     assert cli("doctor").code == 0
 
 
@@ -93,7 +96,7 @@ def test_a_case_until_it_is_closed(folder: Path, cli: Cli) -> None:
     cli("sync", "run", "example")
     (case,) = cli("case", "list", "--json").json["cases"]
     shown = cli("case", "show", str(case["id"])).out
-    assert "owns 1 items" in shown
+    assert "owns 1 item\n" in shown
     assert "1004" in shown
     cli("items", "cancel", "1004", "--reason", "left the club")
     assert cli("case", "list", "--json").json["cases"] == []
@@ -149,6 +152,12 @@ def test_check_says_every_fault_with_line_and_remedy(folder: Path, cli: Cli) -> 
     assert (run.code, "counterfoil.toml:2:" in run.err) == (2, True)
 
 
+def test_a_project_without_flows_says_so(folder: Path, cli: Cli) -> None:
+    (folder / "flows" / "example.yaml").unlink()
+    for command in ("check", "plan"):
+        assert "flows/NAME.yaml" in cli(command).err
+
+
 def test_a_database_that_is_not_migrated_says_so(
     folder: Path, cli: Cli, template: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -163,8 +172,28 @@ def test_a_server_that_is_not_there(folder: Path, cli: Cli, monkeypatch: pytest.
     said = cli("status", "--json")
     assert said.code == 7
     assert '"code":"unhealthy"' in said.err
+    assert "PostgreSQL at 127.0.0.1:1 can't be reached: Connection refused." in said.err
     assert said.out == ""
     assert cli("doctor").code == 7
+
+
+def test_the_doctor_says_it_where_the_login_may_do_nothing(
+    folder: Path, cli: Cli, database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cli("migrate")
+    place = urlsplit(database)
+    with monkeypatch.context() as patch:
+        patch.setenv("DATABASE_URL", place._replace(netloc=f"stranger@{place.netloc.rpartition('@')[2]}").geturl())
+        said = cli("doctor", "--json")
+    assert said.code == 7
+    assert [check["well"] for check in said.json["checks"]][-1] is False
+
+
+def test_a_dsn_that_can_not_be_read(folder: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DATABASE_URL", "postgresql://me:hunter2@db:port/x")
+    said = cli("status")
+    assert (said.code, "hunter2" in said.err) == (2, False)
+    assert "Write postgresql://user:password@host:5432/name." in said.err
 
 
 def test_init_overwrites_nothing(folder: Path, cli: Cli) -> None:
@@ -208,6 +237,13 @@ def test_a_backfill_by_windows(folder: Path, cli: Cli) -> None:
     assert len(cli("sync", "list", "--json").json["runs"]) == 3
 
 
+def test_a_window_the_source_is_not_asked_for_is_told(folder: Path, cli: Cli) -> None:
+    said = cli("sync", "run", "example", "--since", "2d", "--until", "1d", "--step", "1d")
+    assert "does not ask by {since} and {until}: each window reads more than its window" in said.err
+    assert len(cli("sync", "list", "--json").json["runs"]) == 1  # both counted from the same now: no rest of a moment
+    assert "does not ask" not in cli("sync", "run", "example").err
+
+
 def test_nobody_reads_on(folder: Path) -> None:
     command = f"{sys.executable} -m counterfoil completion bash | true; echo ${{PIPESTATUS[0]}}"
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
@@ -239,3 +275,56 @@ def test_no_data_is_mixed_with_words(folder: Path) -> None:
     assert done.returncode == 5, done.stderr
     assert done.stdout.count("\n") == 1
     assert done.stdout.startswith('{"schema_version":1')
+
+
+@pytest.mark.parametrize("command", [["items", "list", "--flow"], ["case", "list", "--flow"], ["sync", "list"]])
+def test_a_mistyped_flow_is_not_an_empty_one(folder: Path, cli: Cli, command: list[str]) -> None:
+    cli("migrate")
+    assert cli(*command, "example").code == 0
+    said = cli(*command, "exmaple")
+    assert (said.code, said.out) == (3, "")
+    assert "no flow `exmaple`" in said.err
+    assert "Known: example." in said.err
+
+
+def test_acts_on_a_mistyped_flow_say_so(folder: Path, cli: Cli) -> None:
+    cli("migrate")
+    assert "no flow `exmaple`" in cli("items", "retry", "--flow", "exmaple", "--reason", "x").err
+
+
+def test_stdin_is_written_as_a_hyphen(folder: Path) -> None:
+    command = [sys.executable, "-m", "counterfoil", "items", "retry", "--file", "-", "--dry-run", "--json"]
+    migrated = subprocess.run([sys.executable, "-m", "counterfoil", "sync", "run", "example"], capture_output=True)
+    assert migrated.returncode == 5, migrated.stderr
+    done = subprocess.run(command, input="1005\n1006\n", capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert '"meant":2' in done.stdout
+
+
+def test_every_unknown_name_of_a_file_is_told(folder: Path, cli: Cli) -> None:
+    cli("sync", "run", "example")
+    (folder / "keys.txt").write_text("1004\n" + "".join(f"nobody{n}\n" for n in range(12)))
+    said = cli("items", "archive", "--file", "keys.txt", "--reason", "x")
+    assert (said.code, said.err.count("There is no item `nobody")) == (3, 10)
+    assert "and 2 more" in said.err
+    assert "can't be read: No such file or directory." in cli("items", "archive", "--file", "none", "--reason", "x").err
+
+
+def test_a_case_says_what_may_be_done(folder: Path, cli: Cli) -> None:
+    cli("sync", "run", "example")
+    (case,) = cli("case", "list", "--json").json["cases"]
+    said = cli("case", "show", str(case["id"]))
+    assert "owns 1 item\n" in said.out
+    assert f"items release --case {case['id']}" in said.err
+    assert "retry" not in said.err
+    assert cli("case", "show", str(case["id"] + 1)).code == 3
+
+
+def test_a_case_of_a_whole_flow_says_what_closes_it(folder: Path, cli: Cli) -> None:
+    (folder / "data" / "example.csv").unlink()
+    assert cli("sync", "run", "example").code == 1
+    (case,) = cli("case", "list", "--json").json["cases"]
+    assert (
+        "closes by itself with the next good run: `counterfoil sync run example`"
+        in cli("case", "show", str(case["id"])).err
+    )

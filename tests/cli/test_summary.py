@@ -16,7 +16,16 @@ AT = datetime(2026, 11, 23, 14, tzinfo=UTC)
 
 def _row(state: RunState = RunState.PARTIAL, **other: Any) -> dict[str, Any]:
     row: dict[str, Any] = dict.fromkeys(COUNT_COLUMNS, 0)
-    row |= {"id": 7, "flow": "pets", "state": state.value, "problem": None, "since": None, "until": None, "attempts": 1}
+    row |= {
+        "reason": None,
+        "id": 7,
+        "flow": "pets",
+        "state": state.value,
+        "problem": None,
+        "since": None,
+        "until": None,
+        "attempts": 1,
+    }
     row |= {"created_at": AT, "started_at": AT, "ended_at": AT + timedelta(seconds=10)}
     return row | {"watermark_before": None, "watermark_after": None} | other
 
@@ -30,6 +39,19 @@ def test_the_sum_is_in_sight() -> None:
 
 def test_a_sum_that_does_not_hold_yet_is_not_called_equal() -> None:
     assert summary.sum_line(RunCounts(found=10, inserted=4)).startswith("found 10 ≠ 4 = inserted 4 +")
+
+
+def test_a_run_under_way_is_not_told_as_one_whose_sum_is_wrong() -> None:
+    text = summary.of_run(_row(RunState.RUNNING, found=10, inserted=4, ended_at=None), [])
+    assert "found 10 so far, 4 of them done = inserted 4" in text
+    assert "≠" not in text
+    assert "≠" in summary.of_run(_row(RunState.FAILED, found=10, inserted=4), [])
+
+
+def test_who_cancelled_a_run_and_why() -> None:
+    text = summary.of_run(_row(RunState.CANCELLED, reason="not now (cancelled by ana@desk)", attempts=2), [])
+    assert "not now (cancelled by ana@desk)" in text
+    assert "resumed 1 time\n" in f"{text}\n"
 
 
 def test_a_run_that_ended() -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from counterfoil.ledger import items, migrate, pool
 from counterfoil.ledger.schema import FILE, dump, normalised
-from counterfoil.model.errors import ConflictError
+from counterfoil.model.errors import ConflictError, NotAllowedError
 from tests.support import Databases, register
 
 
@@ -116,3 +116,21 @@ async def test_rows_of_before_are_there_afterwards(owner: Any) -> None:
     await items.accept(owner, "pets", "rex", {"a": 1})
     assert await migrate.migrate(owner) == ()
     assert len(await items.get(owner, key="rex")) == 1
+
+
+async def test_a_login_that_may_not_migrate_is_told_what_it_lacks(databases: Databases) -> None:
+    _, connection = await empty(databases)
+    await connection.execute("drop role if exists poor; create role poor login")
+    try:
+        await connection.execute("set session authorization poor")
+        with pytest.raises(NotAllowedError, match="login poor may not migrate") as refused:
+            await migrate.migrate(connection)
+        assert "with admin option" in refused.value.remedy
+        assert "grant create on database" in refused.value.remedy
+        await connection.execute("reset session authorization")
+        await migrate.migrate(connection)
+        await connection.execute("grant counterfoil_app to poor; set session authorization poor")
+        assert await migrate.migrate(connection) == ()  # nothing is left to do: nothing is asked for
+    finally:
+        await connection.execute("reset session authorization; drop owned by poor; drop role poor")
+        await connection.close()

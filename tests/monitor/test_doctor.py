@@ -52,3 +52,15 @@ def test_machine_files_tables_and_sources(tmp_path: Path) -> None:
     )
     assert good.well
     assert (bad.well, bad.said, bad.remedy) == (False, "The token was refused.", "Set API_TOKEN.")
+
+
+async def test_a_login_that_may_not_work(owner: Any) -> None:
+    await owner.execute("drop role if exists stranger; create role stranger login")
+    try:
+        await owner.execute("set session authorization stranger")
+        (bad,) = await doctor.check_login(owner)
+        assert (bad.well, bad.remedy) == (False, 'As an administrator: grant counterfoil_app to "stranger".')
+    finally:
+        await owner.execute("reset session authorization; drop role stranger")
+    (good,) = await doctor.check_login(owner)
+    assert good.well
