@@ -155,7 +155,3 @@ with left_behind as (
 insert into counterfoil.write_back (run_id, key, body)
 select distinct on (l.key) $1, l.key, l.body from left_behind l order by l.key, l.run_id desc
 on conflict (run_id, key) do nothing;
-
--- name: drop_write_backs
--- $1 run. When a run is cancelled.
-delete from counterfoil.write_back where run_id = $1;

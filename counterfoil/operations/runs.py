@@ -18,7 +18,7 @@ COUNT_LIMIT = 100_000
 
 @dataclass(frozen=True, slots=True)
 class Cancelled:
-    """`untold`: records that are loaded, and whose source will not be told (write-back) by this run."""
+    """`untold`: records that are loaded, and whose source is told (write-back) by the next run of the flow, not by this one."""
 
     run_id: int
     was: RunState
@@ -41,7 +41,6 @@ async def cancel(ledger: Ledger, flow: str, *, actor: str, reason: str) -> Cance
         if row is None or not await runs.cancel(connection, row["id"], f"{reason} (cancelled by {actor})"):
             raise _none_open(flow)
         untold = await runs.open_write_backs(connection, row["id"], after="", limit=COUNT_LIMIT)
-        await connection.execute(runs.SQL["drop_write_backs"], row["id"])
     return Cancelled(row["id"], RunState(row["state"]), len(untold))
 
 
