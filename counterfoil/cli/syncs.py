@@ -265,7 +265,9 @@ def cancel(flow: FlowName, /, *, reason: Reason = None, dry_run: DryRunFlag = Fa
             return 0
         say(f"Run {done.run_id} of {flow} is cancelled. What it has loaded stays; the watermark stays.")
         if done.untold:
-            say(f"{done.untold:,} records are loaded and their source was not told (write-back); the next run tells it.")
+            say(
+                f"{done.untold:,} records are loaded and their source was not told (write-back); the next run tells it."
+            )
         return 0
 
     return go(work())
