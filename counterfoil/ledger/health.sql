@@ -58,10 +58,10 @@ where state in ('completed', 'partial', 'empty') and ($1::text is null or flow =
   and (found <> inserted + updated + unchanged + rejected + review + failed or listed <> found + duplicates) limit $2;
 
 -- name: stale_runs
--- $1 flow or null. Runs called running that nobody works on.
+-- $1 flow or null. Runs called running that nobody works on: at once where no worker is left to take them over, else after a minute.
 select id, flow, next_action_at from counterfoil.run
-where state = 'running' and ($1::text is null or flow = $1)
-  and next_action_at < counterfoil.now() - interval '1 minute' and not counterfoil.worker_alive(worker_id);
+where state = 'running' and ($1::text is null or flow = $1) and not counterfoil.worker_alive(worker_id)
+  and (next_action_at < counterfoil.now() - interval '1 minute' or not exists (select from counterfoil.live_workers()));
 
 -- name: login_rights
 -- Whether this login may take the role that all work is done in.

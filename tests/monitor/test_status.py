@@ -65,3 +65,12 @@ async def test_a_late_schedule(ledger: Ledger, app: Any) -> None:
     at = (await status(ledger)).at - timedelta(hours=1)
     await flows.set_schedule(app, "pets", cron="* * * * *", timezone="UTC", catch_up="once", next_fire_at=at)
     assert (await status(ledger)).attention == ("The schedule of pets is late. Start `counterfoil up`.",)
+
+
+async def test_a_run_whose_only_worker_died_is_told_at_once(ledger: Ledger, app: Any) -> None:
+    """Its lease still lasts an hour; but nobody is left who would take it over."""
+    await register(app, "cats")
+    run_id = await runs.create(app, "cats", trigger="person", actor="ana")
+    assert run_id is not None
+    await runs.claim(app, run_id, attempt=uuid4(), worker=await start_worker(app), lease=timedelta(hours=1))
+    assert "nobody works on it" in (await status(ledger)).attention[0]
