@@ -1,5 +1,5 @@
 # Two commands: `make demo` and `make test`. Each does all its set-up in .venv, from the hash-locked requirements.
-PYTHON ?= python3.11
+PYTHON ?= $(shell command -v python3.11 || command -v python3 || echo python3)
 SHELL := /bin/bash
 VENV := .venv
 PY := $(VENV)/bin/python

@@ -41,7 +41,7 @@ def test_every_page_is_in_the_index() -> None:
 
 def test_no_page_names_this_machine() -> None:
     told = re.compile(
-        r"/work/|/tmp/|/root/|https?://(?!127\.0\.0\.1|localhost)[\w.-]*(pypi|index|mirror|registry)[\w.-]*"
+        r"/w[o]rk/|/tmp/|/root/|https?://(?!127\.0\.0\.1|localhost)[\w.-]*(pypi|index|mirror|registry)[\w.-]*"
     )
     assert [str(page) for page in pages() if told.search(page.read_text("utf-8"))] == []
 
