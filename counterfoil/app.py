@@ -202,7 +202,7 @@ class App:
             raise TableMismatch(f"The table does not match the flow. {self.misfits[name]}", remedy)
         if name not in self._jobs:
             flow = self.flow(name)
-            gate = self._gates.setdefault(_gate_name(flow, self.environment), Gate(_gate_name(flow, self.environment)))
+            gate = self._gates.setdefault(_gate_name(flow), Gate(_gate_name(flow)))
             self._jobs[name] = SyncJob(
                 flow=flow,
                 source=self.source(flow),
@@ -439,7 +439,7 @@ class App:
                 await self.close_sources()
 
 
-def _gate_name(flow: SyncFlow, environment: Mapping[str, str]) -> str:
+def _gate_name(flow: SyncFlow) -> str:
     """One gate for each source: flows that call the same address share it."""
     address = flow.source.url or flow.source.auth.values.get("region", "")
     return f"{flow.source.connector}:{address or flow.name}"[:200]
