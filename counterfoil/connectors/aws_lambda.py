@@ -19,7 +19,7 @@ from yarl import URL
 from counterfoil.connectors import auth
 from counterfoil.connectors.paging import check_paging, load_place, next_place, save_place
 from counterfoil.connectors.replies import ListReader, RecordReader, retry_after, status_error
-from counterfoil.connectors.templates import fill_payload, moments
+from counterfoil.connectors.templates import fill_payload, http_url, moments
 from counterfoil.connectors.wire import Ask, Reply, Wire
 from counterfoil.flows.flow import AuthType, PagingStyle, SourceSpec
 from counterfoil.model.clock import Clock
@@ -83,7 +83,7 @@ class LambdaSource:
         endpoint = auth.resolve(spec.url, environment) or f"https://lambda.{values['region']}.amazonaws.com"
         self._spec, self._clock, self._paging = spec, clock, spec.list.paging
         self._wire = Wire(
-            _endpoint_url(endpoint),
+            http_url(endpoint, "Leave it out for AWS itself."),
             headers={"Accept": "application/json", "User-Agent": "counterfoil"},
             timeouts=spec.timeouts,
             concurrency=concurrency,
@@ -210,17 +210,6 @@ class LambdaSource:
 
 
 _ENVELOPE = msgspec.json.Decoder(_Envelope)
-
-
-def _endpoint_url(text: str) -> URL:
-    try:
-        url = URL(text)
-        usable = url.scheme in ("http", "https") and bool(url.host)
-    except ValueError:
-        usable = False
-    if not usable:
-        raise Misconfigured("`source.url` is no http or https address.", "Leave it out for AWS itself.")
-    return url
 
 
 def _function(

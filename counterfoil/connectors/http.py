@@ -31,7 +31,7 @@ from counterfoil.connectors.replies import (
     retry_after,
     status_error,
 )
-from counterfoil.connectors.templates import fill_query, join_url, key_url, moments, with_query
+from counterfoil.connectors.templates import fill_query, http_url, join_url, key_url, moments, with_query
 from counterfoil.connectors.wire import Ask, Reply, Wire
 from counterfoil.flows.flow import AuthType, PagingStyle, SourceSpec
 from counterfoil.model.clock import Clock
@@ -197,13 +197,7 @@ def next_link(header: str) -> str | None:
 
 
 def _base_url(text: str) -> URL:
-    try:
-        url = URL(text)
-        usable = url.scheme in ("http", "https") and bool(url.host)
-    except ValueError:
-        usable = False
-    if not usable:
-        raise Misconfigured("`source.url` is no http or https address.", "Write it like https://api.example.com/v1.")
+    url = http_url(text, "Write it like https://api.example.com/v1.")
     if url.user is not None or url.password is not None or url.query_string or url.fragment:
         raise Misconfigured(
             "`source.url` holds credentials, a query or a fragment.", "Move them to `source.auth` and `list.query`."

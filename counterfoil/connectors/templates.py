@@ -63,6 +63,18 @@ def with_query(url: URL, query: Mapping[str, str]) -> URL:
     return URL(f"{str(url.with_query(None)).rstrip('?')}?{added}", encoded=True)
 
 
+def http_url(text: str, remedy: str) -> URL:
+    """The declared address of a source. Raises Misconfigured with `remedy` for what is no http or https address."""
+    try:
+        url = URL(text)
+        usable = url.scheme in ("http", "https") and bool(url.host)
+    except ValueError:
+        usable = False
+    if not usable:
+        raise Misconfigured("`source.url` is no http or https address.", remedy)
+    return url
+
+
 def join_url(base: URL, path: str) -> URL:
     """The path of a call under the base URL, whose own path stays: `https://h/v2` and `/items` give `https://h/v2/items`."""
     return URL(f"{str(base).rstrip('/')}/{path.lstrip('/')}") if path else base

@@ -21,7 +21,7 @@ from pathlib import Path
 from counterfoil.ledger.embedded_errors import OTHER_DATABASE, DiskFull, EmbeddedError, FolderBusy, FolderNotWritable
 from counterfoil.ledger.embedded_host import is_server
 
-POLL = 0.01
+POLL = 0.01  # seconds between two looks at another process: a lock, a start, a stop; nothing tells us of them, each wait has an end
 LOG_LIMIT = 10_000_000
 
 
