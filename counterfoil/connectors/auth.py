@@ -24,6 +24,8 @@ _NEEDED: Mapping[AuthType, tuple[str, ...]] = {
     AuthType.API_KEY: ("key",),
     AuthType.BASIC: ("username", "password"),
     AuthType.SIGV4: ("access_key", "secret_key", "region"),
+    AuthType.JWT: ("algorithm",),
+    AuthType.OAUTH: ("token_url", "client_id"),
 }
 
 

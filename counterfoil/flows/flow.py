@@ -116,14 +116,20 @@ class AuthType(StrEnum):
     API_KEY = "api_key"
     BASIC = "basic"
     SIGV4 = "sigv4"
+    JWT = "jwt"
+    OAUTH = "oauth"
 
 
 @dataclass(frozen=True, slots=True)
 class Auth:
-    """Values are `${NAME}` references. api_key: header (default X-API-Key) and key; sigv4: access_key, secret_key, session_token?, region."""
+    """Values are `${NAME}` references, or plain where they are no secret. What each type takes stands in `shapes.AUTH_VALUES`.
+
+    jwt: a token we sign for each call, with `claims` beside the usual ones. oauth: client credentials, by secret or by signed assertion.
+    """
 
     type: AuthType = AuthType.NONE
     values: Mapping[str, str] = field(default_factory=dict)
+    claims: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

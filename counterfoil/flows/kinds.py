@@ -43,6 +43,21 @@ def duration(*, zero: bool = False) -> Kind:
     return scalar_kind(check, needed, {"type": "string", "pattern": pattern})
 
 
+def duration_text() -> Kind:
+    """A duration that stays text, where all values of a section are text; `duration_of` reads it."""
+    kind = duration()
+
+    def read(node: Node, report: Report, label: str) -> Any:
+        return BAD if kind.read(node, report, label) is BAD else node.value
+
+    return Kind(read, kind.schema)
+
+
+def duration_of(text: str) -> timedelta:
+    """A duration as written in a file. Raises ValueError."""
+    return _duration_of(text)
+
+
 def lookback() -> Kind:
     """A duration, or `all`, which is None."""
     return scalar_kind(

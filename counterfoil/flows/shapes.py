@@ -34,6 +34,7 @@ from counterfoil.flows.kinds import (
     column,
     cron,
     duration,
+    duration_text,
     index_column,
     lookback,
     matching,
@@ -171,8 +172,35 @@ AUTH_VALUES: dict[AuthType, dict[str, tuple[bool, Kind]]] = {  # name: (required
         "secret_key": (True, secret()),
         "session_token": (False, secret()),
         "region": (True, text()),
+        "service": (False, text()),
+    },
+    AuthType.JWT: {
+        "algorithm": (True, choice(("HS256", "RS256"))),
+        "secret": (False, secret()),  # HS256
+        "private_key": (False, secret()),  # RS256, PEM
+        "key_id": (False, text()),
+        "issuer": (False, text()),
+        "subject": (False, text()),
+        "audience": (False, text()),
+        "expires": (False, duration_text()),
+    },
+    AuthType.OAUTH: {
+        "token_url": (True, text()),
+        "client_id": (True, text()),
+        "client_secret": (False, secret()),
+        "private_key": (False, secret()),  # PEM: a signed assertion (RS256) instead of the secret
+        "key_id": (False, text()),
+        "audience": (False, text()),
+        "scope": (False, text()),
+        "assertion_expires": (False, duration_text()),
     },
 }
+# Of these exactly one.
+_ONE_OF: dict[AuthType, tuple[str, str]] = {
+    AuthType.JWT: ("secret", "private_key"),
+    AuthType.OAUTH: ("client_secret", "private_key"),
+}
+_CLAIMS = table(text(), "Write names of claims and their values.")
 
 
 def _read_auth(node: Node, report: Report, label: str) -> Any:
@@ -187,18 +215,30 @@ def _read_auth(node: Node, report: Report, label: str) -> Any:
     if kind is BAD:
         return BAD
     known = AUTH_VALUES[kind]
+    takes_claims = kind is AuthType.JWT
+    names = ["type", *known, *(["claims"] if takes_claims else [])]
     for name, part in node.value.items():
-        if name != "type" and name not in known:
-            report.fault(
-                part.place, f"Unknown field `{name}` in auth of type {kind}.", did_you_mean(name, ["type", *known])
-            )
+        if name not in names:
+            report.fault(part.place, f"Unknown field `{name}` in auth of type {kind}.", did_you_mean(name, names))
+    if kind in _ONE_OF and len([name for name in _ONE_OF[kind] if name in node.value]) != 1:
+        first, second = _ONE_OF[kind]
+        report.fault(
+            node.place,
+            f"Auth of type {kind} needs `{first}` or `{second}`, one of them.",
+            f'Add `{first}: "${{NAME}}"`.',
+        )
     for name, (required, _) in known.items():
         if required and name not in node.value:
             report.fault(
                 node.place, f"`{name}` is missing in auth of type {kind}.", f'Add `{name}: "${{{name.upper()}}}"`.'
             )
     values = {n: k.read(node.value[n], report, f"`{n}` in auth") for n, (_, k) in known.items() if n in node.value}
-    return BAD if any(value is BAD for value in values.values()) else Auth(kind, values)
+    claims = (
+        _CLAIMS.read(node.value["claims"], report, "`claims` in auth")
+        if "claims" in node.value and takes_claims
+        else {}
+    )
+    return BAD if any(value is BAD for value in (*values.values(), claims)) else Auth(kind, values, claims)
 
 
 _AUTH_NAMES = sorted({name for values in AUTH_VALUES.values() for name in values})
@@ -211,6 +251,7 @@ AUTH_KIND = Kind(
         "properties": {
             "type": {"enum": [str(t) for t in AuthType]},
             **{name: {"type": "string"} for name in _AUTH_NAMES},
+            "claims": _CLAIMS.schema,
         },
     },
 )
