@@ -191,7 +191,7 @@ class App:
                     catch_up=schedule.catch_up.value,
                     next_fire_at=next_fire(schedule.cron, schedule.timezone, self.clock.now()),
                 )
-            await flows.drop_schedules(connection, keep=sorted(scheduled))
+            await flows.drop_schedules(connection, keep=[(name, flows.RUN) for name in sorted(scheduled)])
 
     # --- jobs -----------------------------------------------------------------------------------------------------
 

@@ -90,6 +90,21 @@ class StoredFile:
 
 
 @dataclass(frozen=True, slots=True)
+class HandIn:
+    """One thing handed in. `kind` None where the flow has one kind only; `receipt`: the other side has it already."""
+
+    key: str
+    payload: Any = None
+    kind: str | None = None
+    parent_key: str | None = None
+    group: str | None = None
+    lane: Lane = Lane.LIVE
+    file: StoredFile | None = None
+    due_at: datetime | None = None
+    receipt: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Parent:
     """The item that a child belongs to. `key` None: no item, only the declared stand-in receipt."""
 

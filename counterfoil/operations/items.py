@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
 from types import MappingProxyType
 from typing import Any
 
@@ -146,13 +145,13 @@ async def _found(ledger: Ledger, select: Select) -> AsyncIterator[list[Target]]:
         for at in range(0, len(references), CHUNK):
             yield await _named(ledger, references[at : at + CHUNK], select.filter.flow)
         return
-    before: tuple[datetime, int] | None = None
+    before: int | None = None
     while rows := await _page(ledger, select.filter, before):
-        before = (rows[-1]["accepted_at"], rows[-1]["id"])
+        before = rows[-1]["id"]
         yield _targets(rows)
 
 
-async def _page(ledger: Ledger, meant: Filter, before: tuple[datetime, int] | None) -> Sequence[Mapping[str, Any]]:
+async def _page(ledger: Ledger, meant: Filter, before: int | None) -> Sequence[Mapping[str, Any]]:
     async with ledger.session() as session:
         return await items.list_(
             session,

@@ -54,7 +54,12 @@ class FireSchedules:
             due = next_fire(row["cron"], row["timezone"], now)
             if row["next_fire_at"] > due + FURTHER:
                 await flows.fire_schedule(
-                    connection, row["flow"], next_fire_at=due, last_fire_at=None, outcome="clock_went_back"
+                    connection,
+                    row["flow"],
+                    name=row["name"],
+                    next_fire_at=due,
+                    last_fire_at=None,
+                    outcome="clock_went_back",
                 )
 
     async def _fire(self, connection: Any, row: Mapping[str, Any]) -> str:
@@ -67,5 +72,7 @@ class FireSchedules:
             outcome = "fired" if run is not None else "coalesced"
         following = next_fire(row["cron"], row["timezone"], max(now, due))
         last = due if outcome == "fired" else None
-        await flows.fire_schedule(connection, row["flow"], next_fire_at=following, last_fire_at=last, outcome=outcome)
+        await flows.fire_schedule(
+            connection, row["flow"], name=row["name"], next_fire_at=following, last_fire_at=last, outcome=outcome
+        )
         return outcome

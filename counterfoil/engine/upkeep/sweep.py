@@ -25,7 +25,7 @@ class Sweep:
         """Counts: slices asked for (the queue leaves out those it has)."""
         async with self.ledger.session() as session:
             due_runs = [(run_id, attempts) for run_id, flow, attempts in await runs.due(session) if flow in self.flows]
-            due_flows = [flow for flow in await items.due_flows(session) if flow in self.flows]
+            due_flows = [flow for flow, _ in await items.due_flows(session) if flow in self.flows]
         for (
             run_id,
             attempts,
