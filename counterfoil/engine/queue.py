@@ -25,6 +25,8 @@ log = get_logger(__name__)
 
 RUN = "sync_run"  # payload: the run's id
 ITEMS = "sync_items"  # payload: the flow
+PUSH = "push"  # payload: the flow and its lane
+POLL = "poll"  # payload: the flow
 SCHEMA = "counterfoil_queue"
 
 Handler = Callable[[str], Awaitable[None]]

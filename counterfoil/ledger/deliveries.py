@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
+from counterfoil.ledger import items
 from counterfoil.ledger.items import Move, Moved
 from counterfoil.ledger.pool import Connection
 from counterfoil.ledger.queries import load
@@ -72,6 +73,11 @@ async def claim(
     """What is due of a lane, each by an attempt of its own. `after`: `turned_to` of the last claim, so that families take turns."""
     rows = await connection.fetch(SQL["claim_deliveries"], flow, lane, limit, lease, worker, after)
     return [Claimed(*row.values()) for row in rows]
+
+
+async def renew(connection: Connection, flow: str, attempts: Sequence[UUID], lease: timedelta) -> set[UUID]:
+    """The attempts that still hold their items; the others lost their lease."""
+    return await items.renew(connection, flow, attempts, lease)
 
 
 async def mark_sending(connection: Connection, flow: str, held: Sequence[tuple[int, UUID]]) -> set[UUID]:

@@ -12,6 +12,7 @@ from counterfoil.ledger.queries import load
 
 SQL = load("flows")
 RUN = "run"  # the schedule of a sync's runs
+INTAKE = "intake"  # of what a delivery takes in by looking
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,9 +82,11 @@ async def drop_schedules(connection: Connection, *, keep: Sequence[tuple[str, st
     await connection.execute(SQL["drop_schedules"], [flow for flow, _ in keep], [name for _, name in keep])
 
 
-async def claim_schedules(connection: Connection) -> Sequence[Mapping[str, Any]]:
-    """Schedules whose time has come, locked until the end of the transaction."""
-    return await connection.fetch(SQL["claim_schedules"])
+async def claim_schedules(
+    connection: Connection, flow: str | None = None, name: str | None = None
+) -> Sequence[Mapping[str, Any]]:
+    """Schedules whose time has come, locked until the end of the transaction; without a name all but those of intakes."""
+    return await connection.fetch(SQL["claim_schedules"], flow, name)
 
 
 async def fire_schedule(

@@ -45,8 +45,9 @@ delete from counterfoil.schedule s where not exists (
   select 1 from unnest($1::text[], $2::text[]) as k (flow, name) where k.flow = s.flow and k.name = s.name);
 
 -- name: claim_schedules
--- Schedules whose time has come, locked: over many hosts one transaction has each.
-select flow, name, cron, timezone, catch_up, next_fire_at, last_fire_at from counterfoil.schedule where next_fire_at <= counterfoil.now()
+-- $1 flow or null, $2 name or null (then all but those of intakes). Schedules whose time has come, locked: over many hosts one transaction has each.
+select flow, name, cron, timezone, catch_up, next_fire_at, last_fire_at from counterfoil.schedule
+where next_fire_at <= counterfoil.now() and ($1::text is null or flow = $1) and (name = $2 or $2::text is null and name <> 'intake')
 order by flow, name for update skip locked;
 
 -- name: fire_schedule

@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from typing import Any, Literal
 from uuid import UUID
 
+import asyncpg
 import msgspec
 
 from counterfoil.ledger.pool import Connection
@@ -16,6 +17,7 @@ from counterfoil.model.delivery import HandIn, Lane
 from counterfoil.model.item import ItemEvent, ItemState
 
 SQL = load("items")
+REFUSED_AT_THE_DOOR = frozenset({"CF003", "CF006"})  # no key, unknown parent; unknown kind
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +139,27 @@ async def accept(
         return []
     rows = await connection.fetch(SQL["accept_items"], flow, requests, actor, reason)
     return [Accepted(row["key"], row["id"], ItemState(row["state"]), row["outcome"]) for row in rows]
+
+
+async def accept_each(
+    connection: Connection, flow: str, given: Sequence[HandIn], *, actor: str, reason: str | None = None
+) -> tuple[list[Accepted], list[tuple[HandIn, str]]]:
+    """As `accept`, and one that can't be taken in keeps none of the others out: it comes back with the sentence that says why.
+
+    Within the caller's transaction, which stays usable.
+    """
+    try:
+        async with connection.transaction():
+            return await accept(connection, flow, given, actor=actor, reason=reason), []
+    except asyncpg.PostgresError as error:
+        if error.sqlstate not in REFUSED_AT_THE_DOOR:
+            raise
+        if len(given) == 1:
+            return [], [(given[0], f"{error.args[0][:1].upper()}{error.args[0][1:]}. {error.hint or ''}".strip())]
+    half = len(given) // 2
+    first = await accept_each(connection, flow, given[:half], actor=actor, reason=reason)
+    second = await accept_each(connection, flow, given[half:], actor=actor, reason=reason)
+    return first[0] + second[0], first[1] + second[1]
 
 
 def _accept_request(given: HandIn) -> tuple[Any, ...]:

@@ -68,14 +68,15 @@ class Exchange:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a call came to. `problem` is a sentence without personal data; `fault` its stable word."""
+    """What a call came to. `problem` is a sentence without personal data; `fault` its stable word. Without an exchange nothing has left."""
 
     outcome: Outcome
-    exchange: Exchange
+    exchange: Exchange | None
     receipt: str | None = None
     fault: str | None = None
     problem: str | None = None
     retry_after: float | None = None  # seconds, where the other side said so
+    earlier: tuple[Exchange, ...] = ()  # of the same call, with credentials that were refused
 
 
 @dataclass(frozen=True, slots=True)

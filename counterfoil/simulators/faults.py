@@ -37,8 +37,15 @@ def parse_faults(texts: Iterable[str]) -> dict[str, str]:
 class Faults:
     """The faults in force. `known` are the names this simulator has; others are refused."""
 
-    def __init__(self, known: Iterable[str], seed: int = 0, max_in_a_row: int = 2, burst_length: int = 10) -> None:
-        self.known = tuple(known)
+    def __init__(
+        self,
+        known: Iterable[str],
+        seed: int = 0,
+        max_in_a_row: int = 2,
+        burst_length: int = 10,
+        endpoints: Iterable[str] = ENDPOINTS,
+    ) -> None:
+        self.known, self._endpoints = tuple(known), tuple(endpoints)
         self.rates: dict[str, tuple[float, str]] = {}
         self._seed, self._max_in_a_row, self._burst_length = seed, max_in_a_row, burst_length
         self._seen: Counter[str] = Counter()
@@ -55,8 +62,8 @@ class Faults:
         if name not in self.known:
             raise ValueError(f"Fault {name!r} is not known here. Known: {', '.join(self.known)}.")
         rate, _, endpoint = text.partition("@")
-        if endpoint and endpoint not in ENDPOINTS:
-            raise ValueError(f"Fault {name!r} names endpoint {endpoint!r}. Known: {', '.join(ENDPOINTS)}.")
+        if endpoint and endpoint not in self._endpoints:
+            raise ValueError(f"Fault {name!r} names endpoint {endpoint!r}. Known: {', '.join(self._endpoints)}.")
         try:
             number = float(rate)
         except ValueError:
