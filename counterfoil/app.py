@@ -18,25 +18,28 @@ from typing import Any
 import asyncpg
 
 from counterfoil import __version__
-from counterfoil.app_deliveries import Deliveries
-from counterfoil.connectors import contract
+from counterfoil.app_deliveries import Deliveries, load_checked
 from counterfoil.connectors.registry import build_source
 from counterfoil.connectors.table import Table, TablePlan
-from counterfoil.engine import dry, presence, retry, sync
+from counterfoil.engine import dry, poll, presence, push, retry, sync
 from counterfoil.engine.caller import Caller, Gate
-from counterfoil.engine.job import SyncJob
+from counterfoil.engine.job import DeliveryJob, SyncJob
 from counterfoil.engine.log import get_logger
 from counterfoil.engine.progress import DryRun, OnProgress, Progress
 from counterfoil.engine.retry import Retried
+from counterfoil.engine.upkeep.complete import Complete
 from counterfoil.engine.upkeep.prune import Prune
+from counterfoil.engine.upkeep.rescue import Rescue
 from counterfoil.engine.upkeep.schedule import next_fire
+from counterfoil.engine.upkeep.wake import Wake
 from counterfoil.flows.delivery import DeliveryFlow, RelayFlow
 from counterfoil.flows.flow import SyncFlow
-from counterfoil.flows.load import Project, load_project
+from counterfoil.flows.load import Project
 from counterfoil.flows.mapping import compile_mapping
 from counterfoil.ledger import flows, health, runs
 from counterfoil.ledger.pool import PASSING, Ledger, connect
 from counterfoil.model.clock import Clock, SystemClock
+from counterfoil.model.delivery import Lane
 from counterfoil.model.errors import (
     ConflictError,
     ConnectorError,
@@ -418,6 +421,41 @@ class App:
         done[name] += result
         return result.claimed > 0
 
+    async def deliver(
+        self, name: str, *, within: float = 0.0, on_progress: Callable[[int], None] = lambda number: None
+    ) -> tuple[push.Pushed, poll.Polled]:
+        """Send what is due of a delivery flow, and ask about what is accepted, as a worker would; also what falls due within so many seconds."""
+        pushed, polled = push.Pushed(), poll.Polled()
+        until = self.clock.monotonic() + within
+        async with presence.present(self.dsn, __version__) as here:
+            job = self.deliveries.job(name, here.worker)
+            duties = (
+                Rescue(self.ledger, self.project.deliveries),
+                Wake(self.ledger),
+                Complete(self.ledger, self.project.deliveries),
+            )
+            try:
+                while True:
+                    for duty in duties:
+                        await duty.run_once()
+                    one, asked = await self._deliver(job, here)
+                    pushed, polled = pushed + one, polled + asked
+                    on_progress(one.claimed)
+                    if not one.claimed and not asked.asked:
+                        if self.clock.monotonic() >= until:
+                            return pushed, polled
+                        await self.clock.sleep(0.25)
+            finally:
+                await self.close_sources()
+
+    async def _deliver(self, job: DeliveryJob, here: presence.Presence) -> tuple[push.Pushed, poll.Polled]:
+        """Nothing where another process works on the flow."""
+        async with here.flow(job.flow.name) as ours:
+            if not ours:
+                return push.Pushed(), poll.Polled()
+            pushed = await push.all_due(job, Lane.LIVE) + await push.all_due(job, Lane.BULK)
+            return pushed, await poll.all_due(job)
+
     async def _due_before(self, names: Sequence[str], until: float) -> bool:
         async with self.ledger.session() as session:
             due = {row["flow"]: row["next_action_at"] for row in await health.sums(session)}
@@ -500,7 +538,7 @@ async def open_app(
     """
     environment = os.environ if environment is None else environment
     settings = load_settings(folder, environment)
-    project = load_project(folder, check_contract=contract.faults_in)
+    project = load_checked(folder)
     if need_flows and project.faults:
         raise InvalidFilesError(project.faults)
     async with open_database(folder, settings, size=12) as database:

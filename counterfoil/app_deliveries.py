@@ -5,13 +5,18 @@ As `app.py`: the only places that pick connectors. How a delivery goes is the en
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import asyncio
+import mimetypes
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+from counterfoil.connectors import contract
 from counterfoil.connectors.auth import resolve
+from counterfoil.connectors.door import HttpDoor
 from counterfoil.connectors.objects import Objects, open_objects, safe_key
 from counterfoil.connectors.target import HttpTarget
 from counterfoil.connectors.watched import FolderIntake, TableIntake
@@ -19,16 +24,24 @@ from counterfoil.documents.desk import Desk
 from counterfoil.engine.intake import Intakes, Watched
 from counterfoil.engine.job import DeliveryJob
 from counterfoil.engine.lanes import Lanes, lanes_to
+from counterfoil.engine.relay import RelayJob
 from counterfoil.engine.upkeep.requeue import PREFIX
-from counterfoil.flows.delivery import DeliveryFlow, Expected, KindSpec
+from counterfoil.flows.delivery import DeliveryFlow, Expected, KindSpec, RelayFlow
 from counterfoil.flows.flow import Schedule
-from counterfoil.flows.load import Project
+from counterfoil.flows.load import Project, load_project
 from counterfoil.ledger import flows
 from counterfoil.ledger.flows import Kind
 from counterfoil.ledger.pool import Ledger
 from counterfoil.model.clock import Clock
+from counterfoil.model.delivery import StoredFile
 from counterfoil.model.errors import NotFoundError
 from counterfoil.settings import Settings
+
+
+def load_checked(folder: Path) -> Project:
+    """The project of a folder, its contracts looked into."""
+    return load_project(folder, check_contract=contract.faults_in)
+
 
 WAIT = timedelta(days=7)  # of a kind without a parent; never used
 
@@ -100,6 +113,13 @@ class Deliveries:
             self._lanes[name] = lanes_to(flow.target, name, ledger=self.ledger, clock=self.clock, retry=flow.retry)
         return self._lanes[name]
 
+    async def store_file(self, flow: str, key: str, path: Path) -> StoredFile:
+        """A file that is handed in with an item: in the object store, before its item is."""
+        kind = mimetypes.guess_type(path.name)[0] or "application/octet-stream"
+        place = safe_key("in", flow, key, path.name)
+        stored = await self.objects.put(place, _chunks(path), size=path.stat().st_size)
+        return StoredFile(path.name, kind, stored.size, stored.sha256, stored.key)
+
     def intakes(self) -> Intakes:
         return Intakes(self.ledger, self.clock, self.project.deliveries, self.watched)
 
@@ -123,6 +143,35 @@ class Deliveries:
                 yield flow.name, f"{PREFIX}{rule.name}", rule.schedule
             if flow.intake is not None and flow.intake.schedule is not None:
                 yield flow.name, flows.INTAKE, flow.intake.schedule
+
+    @asynccontextmanager
+    async def relays(self, dsn: str) -> AsyncIterator[dict[str, RelayJob]]:
+        """Every relay of the project by the path it listens to. Each call holds a session while it is under way: a pool of their own.
+
+        Raises Misconfigured.
+        """
+        calls = sum(flow.target.concurrency for flow in self.project.relays.values())
+        ledger = await Ledger.open(dsn, size=calls + 4, name="counterfoil relay")
+        jobs: dict[str, RelayJob] = {}
+        try:
+            for flow in self.project.relays.values():
+                jobs[flow.endpoint.path.rstrip("/")] = RelayJob(flow, self._door(flow), ledger, self.clock)
+            yield jobs
+        finally:
+            for job in jobs.values():
+                await asyncio.gather(*job.under_way, return_exceptions=True)
+                await job.door.close()
+            await ledger.close()
+
+    def _door(self, flow: RelayFlow) -> HttpDoor:
+        return HttpDoor(
+            flow,
+            environment=self.environment,
+            folder=self.folder,
+            clock=self.clock,
+            objects=self.objects,
+            functions=self.project.functions,
+        )
 
     async def close(self) -> None:
         for job in self._jobs.values():
@@ -155,3 +204,9 @@ def _within(flow: DeliveryFlow, kind: str) -> timedelta | None:
     """When what an item of this kind expects is looked for: when the last of its rules says so."""
     rules: list[Expected] = [rule for other in flow.kinds.values() for rule in other.expected if rule.of == kind]
     return max((rule.within for rule in rules), default=None)
+
+
+async def _chunks(path: Path) -> AsyncIterator[bytes]:
+    with path.open("rb") as file:
+        while chunk := await asyncio.to_thread(file.read, 1024 * 1024):
+            yield chunk

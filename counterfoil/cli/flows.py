@@ -1,4 +1,4 @@
-"""`check | plan | up | worker`."""
+"""`check | plan | up | worker | serve`."""
 
 from __future__ import annotations
 
@@ -6,30 +6,42 @@ import asyncio
 import os
 import signal
 import sys
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
 
 from counterfoil.cli.common import COMMON, Common, go, project
 from counterfoil.cli.output import emit, paint, say, show
-from counterfoil.model.errors import Fault, InvalidFilesError
+from counterfoil.model.errors import Fault, InvalidFilesError, UsageError
+
+if TYPE_CHECKING:
+    from counterfoil.app import App
+    from counterfoil.settings import Settings
 
 NO_FLOW = "No flow is declared: each is a file flows/NAME.yaml in the project folder."
 
 
 def check(*, common: Common = COMMON) -> int:
     """Say every fault of the project's files, with line and remedy. Opens no database and calls nobody; exit 2 where there are faults."""
-    from counterfoil.flows.load import load_project  # YAML: not for commands that read the ledger alone
+    from counterfoil.app_deliveries import (
+        load_checked,
+    )  # YAML and contracts: not for commands that read the ledger alone
 
     folder = common.folder
-    found = load_project(folder)
+    found = load_checked(folder)
     faults = (*_settings_faults(common), *found.faults)
     if common.json:
-        emit("check", faults=faults, notes=found.notes, flows=sorted(found.flows))
+        emit("check", faults=faults, notes=found.notes, flows=list(found.names))
     else:
         for fault in faults:
             show(_line(fault, "red"))
         for note in found.notes:
             show(_line(note, "yellow"))
-        count = len(found.flows)
-        well = f"{count} flow{'s' * (count != 1)}: {', '.join(sorted(found.flows)) or 'none'}."
+        count = len(found.names)
+        well = f"{count} flow{'s' * (count != 1)}: {', '.join(found.names) or 'none'}."
         say(f"{len(faults)} fault{'s' * (len(faults) != 1)}." if faults else f"No faults. {well}")
         if not count and not faults:
             say(NO_FLOW)
@@ -84,13 +96,52 @@ def _work(common: Common, *, schedules: bool) -> int:
         stop = asyncio.Event()
         _stop_on_signals(stop)
         async with project(common, log="info") as app:
-            names = ", ".join(sorted(app.project.flows)) or "no flow yet"
+            names = ", ".join(app.project.names) or "no flow yet"
             say(f"Working on {names}. Ctrl-C stops in order. Another terminal: `counterfoil status`.")
-            await app.run_worker(schedules=schedules, stop=stop)
+            async with AsyncExitStack() as stack:
+                if schedules and app.project.relays:
+                    say(f"Relays listen on {await stack.enter_async_context(_relays(app, common.settings()))}.")
+                await app.run_worker(schedules=schedules, stop=stop)
         say("Stopped in order.")
         return 0
 
     return go(work(), fast=True)
+
+
+def serve(
+    *,
+    host: Annotated[str | None, Parameter(help="Address to listen on; without it that of [serve].")] = None,
+    port: Annotated[int | None, Parameter(help="Port to listen on; without it that of [serve].")] = None,
+    common: Common = COMMON,
+) -> int:
+    """Serve the relays of the project, until Ctrl-C. Calls under way get their answer before it ends."""
+
+    async def work() -> int:
+        stop = asyncio.Event()
+        _stop_on_signals(stop)
+        async with project(common, log="info") as app:
+            if not app.project.relays:
+                raise UsageError("This project declares no relay.", "A relay is a flow of the kind `relay`.")
+            await app.register_deliveries()
+            given = common.settings()
+            settings = replace(
+                given, serve_host=host or given.serve_host, serve_port=given.serve_port if port is None else port
+            )
+            async with _relays(app, settings) as url:
+                say(f"Relays listen on {url}. Ctrl-C stops in order.")
+                await stop.wait()
+        say("Stopped in order.")
+        return 0
+
+    return go(work(), fast=True)
+
+
+@asynccontextmanager
+async def _relays(app: App, settings: Settings) -> AsyncIterator[str]:
+    from counterfoil.web.relays import serving  # a server: only where relays are served
+
+    async with app.deliveries.relays(app.dsn) as jobs, serving(jobs, settings.serve_host, settings.serve_port) as url:
+        yield url
 
 
 def _stop_on_signals(stop: asyncio.Event) -> None:

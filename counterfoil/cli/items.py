@@ -5,15 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Annotated, Any
 
 from cyclopts import Parameter
 
+from counterfoil import __version__
 from counterfoil.cli.common import COMMON, Common, Limit, database, go
 from counterfoil.cli.output import emit, say, show, table, when
 from counterfoil.ledger import items
 from counterfoil.model.errors import UsageError
 from counterfoil.model.item import SENTENCES, ItemState
+from counterfoil.monitor import deliveries
+from counterfoil.monitor import evidence as proofs
 from counterfoil.monitor import explain as stories
 from counterfoil.operations import flows
 from counterfoil.operations.items import Filter, filter_of, one, parse_where
@@ -103,11 +107,24 @@ def _print(rows: Any, limit: int, chosen: Filter) -> None:
         say(f"The first {limit}; --limit shows more.")
 
 
-def _show_item(common: Common, item: Mapping[str, Any], events: Any, attempts: Any, payload: bool) -> None:
+def _show_item(
+    common: Common, item: Mapping[str, Any], events: Any, attempts: Any, payload: bool, delivered: stories.Delivered
+) -> None:
     """One item, its events and attempts. The payload may hold personal data: only where it was asked for."""
     row = {name: value for name, value in item.items() if payload or name not in ("payload",)}
+    if payload and delivered.content is not None:
+        row["payload"] = delivered.content["payload"]
     if common.json:
-        emit("item", item=row, sentence=SENTENCES[ItemState(item["state"])], events=events, attempts=attempts)
+        emit(
+            "item",
+            item=row,
+            sentence=SENTENCES[ItemState(item["state"])],
+            events=events,
+            attempts=attempts,
+            exchanges=delivered.exchanges,
+            steps=delivered.steps,
+            poll=delivered.poll,
+        )
         return
     names = [name for name, value in row.items() if value is not None]
     size = max(map(len, names))
@@ -125,13 +142,30 @@ def _show_item(common: Common, item: Mapping[str, Any], events: Any, attempts: A
             [a["number"], a["started_at"], a["lease_until"], f"{a['host'] or '-'} {a['pid'] or ''}"] for a in attempts
         ]
         show(table(("attempt", "started", "lease until", "worker"), tries))
+    if delivered.exchanges:
+        show()
+        sent = [
+            [
+                e["at"],
+                e["kind"],
+                e["method"],
+                e["address"],
+                f"{e['status'] or '-'}",
+                e["outcome"],
+                e["took_ms"],
+                e["fault"],
+            ]
+            for e in delivered.exchanges
+        ]
+        show(table(("at", "what", "method", "address", "status", "outcome", "ms", "fault"), sent))
 
 
-async def _read(common: Common, reference: str, flow: str | None) -> tuple[Any, Any, Any]:
+async def _read(common: Common, reference: str, flow: str | None) -> tuple[Any, Any, Any, stories.Delivered]:
     async with database(common) as opened, opened.ledger.session() as session:
         item = await one(session, reference, flow)
         events = await items.list_events(session, item["flow"], item["id"])
-        return item, events, await items.list_attempts(session, item["flow"], item["id"])
+        attempts = await items.list_attempts(session, item["flow"], item["id"])
+        return item, events, attempts, await deliveries.of_item(session, item)
 
 
 Reference = Annotated[str, Parameter(help="Key, receipt or id of an item; id:17, key:17 and receipt:17 say which.")]
@@ -150,27 +184,47 @@ def show_(
     """Show one item with its events and attempts."""
 
     async def work() -> int:
-        _show_item(common, *await _read(common, item, flow), payload)
+        row, events, attempts, delivered = await _read(common, item, flow)
+        _show_item(common, row, events, attempts, payload, delivered)
         return 0
 
     return go(work())
 
 
-def explain(item: Reference, /, *, flow: FlowOption = None, common: Common = COMMON) -> int:
-    """Tell an item's story in plain sentences, how it stands first."""
+def explain(
+    item: Reference,
+    /,
+    *,
+    flow: FlowOption = None,
+    evidence: Annotated[
+        Path | None, Parameter(help="Write the proof into this new folder: what was sent and answered, and when.")
+    ] = None,
+    common: Common = COMMON,
+) -> int:
+    """Tell an item's story in plain sentences, how it stands first; with --evidence its proof as a folder."""
 
     async def work() -> int:
-        row, events, attempts = await _read(common, item, flow)
-        story = stories.explain(row, events, attempts, now=datetime.now(UTC), when=when)
+        row, events, attempts, delivered = await _read(common, item, flow)
+        story = stories.explain(row, events, attempts, now=datetime.now(UTC), when=when, delivered=delivered)
+        if evidence is not None:
+            utc = stories.explain(row, events, attempts, now=datetime.now(UTC), when=_utc, delivered=delivered)
+            written = proofs.write(evidence, row, events, attempts, delivered, utc, version=__version__)
+            say(f"{len(written)} files are in {evidence}. Proof of the proof: cd {evidence} && sha256sum -c SHA256SUMS")
         if common.json:
             emit("story", item=row["id"], flow=row["flow"], key=row["key"], state=row["state"], **_as_json(story))
             return 0
         show(f"Item {row['id']}, key {row['key']}, flow {row['flow']}: {row['state']}")
         for sentence in story.now:
             show(f"  {sentence}")
-        show("\nWhat happened:")
-        for sentence in story.history:
-            show(f"  {sentence}")
+        for title, sentences in (
+            ("What happened:", story.history),
+            ("What was exchanged:", story.exchanges),
+            ("Its way through the other side's systems:", story.steps),
+        ):
+            if sentences:
+                show(f"\n{title}")
+            for sentence in sentences:
+                show(f"  {sentence}")
         show("\nYou can:" if story.ways else "\nNothing is left to be done about it.")
         for way in story.ways:
             show(f"  {way}")
@@ -180,4 +234,8 @@ def explain(item: Reference, /, *, flow: FlowOption = None, common: Common = COM
 
 
 def _as_json(story: stories.Story) -> dict[str, Any]:
-    return {"now": story.now, "history": story.history, "ways": story.ways}
+    return {name: getattr(story, name) for name in story.__dataclass_fields__}
+
+
+def _utc(moment: datetime) -> str:
+    return f"{moment.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from cyclopts import App
 
 INTERRUPTED = 130
-ABOUT = "Moves records between systems and keeps a counterfoil for every one."
+ABOUT = "Moves records and documents between systems and keeps a counterfoil for every one."
 
 
 class Command(NamedTuple):
@@ -32,18 +32,31 @@ COMMANDS: tuple[Command, ...] = (
     Command("check", "counterfoil.cli.flows:check", "Say every fault of the project's files, with line and remedy."),
     Command("plan", "counterfoil.cli.flows:plan", "Show what the declared flows would change."),
     Command("up", "counterfoil.cli.flows:up", "Work, and fire the schedules, until stopped."),
+    Command("serve", "counterfoil.cli.flows:serve", "Serve the relays of the project, until stopped."),
     Command("worker", "counterfoil.cli.flows:worker", "Work without firing schedules, on one more host."),
     Command("sync run", "counterfoil.cli.syncs:run", "Run a sync here and now, or go on with one that was left."),
     Command("sync list", "counterfoil.cli.syncs:list_", "List runs, newest first."),
     Command("sync show", "counterfoil.cli.syncs:show_", "Show one run with its sum and its faults."),
     Command("sync cancel", "counterfoil.cli.syncs:cancel", "Stop the open run of a flow."),
+    Command("delivery run", "counterfoil.cli.deliveries:run", "Send what is due of a delivery flow, here and now."),
+    Command("delivery show", "counterfoil.cli.deliveries:show_", "How a delivery flow stands."),
+    Command("relay calls", "counterfoil.cli.deliveries:calls", "List the calls that came to relays, newest first."),
+    Command("items accept", "counterfoil.cli.deliveries:accept", "Hand items in: one, or a file of them."),
     Command(
         "items list", "counterfoil.cli.items:list_", "List items, newest first; without a filter those unfinished."
     ),
     Command("items show", "counterfoil.cli.items:show_", "Show one item with its events and attempts."),
     Command("items explain", "counterfoil.cli.items:explain", "Tell an item's story in plain sentences."),
-    Command("items retry", "counterfoil.cli.acts:retry", "Have items tried again now."),
-    Command("items release", "counterfoil.cli.acts:release", "Let items go on in spite of their verdict."),
+    Command("items retry", "counterfoil.cli.acts:retry", "Have items tried again now, as they are."),
+    Command("items regenerate", "counterfoil.cli.acts:regenerate", "Have the files of items made anew, and sent."),
+    Command(
+        "items release",
+        "counterfoil.cli.acts:release",
+        "Let items go on in spite of their verdict, or before their time.",
+    ),
+    Command(
+        "items transfer", "counterfoil.cli.acts:transfer", "Note that items were handed over by hand, with a reference."
+    ),
     Command("items cancel", "counterfoil.cli.acts:cancel", "Give items up before they are done."),
     Command("items archive", "counterfoil.cli.acts:archive", "Close items; they are never tried again."),
     Command("case list", "counterfoil.cli.cases:list_", "List open cases, the ones due first on top."),
@@ -57,7 +70,9 @@ COMMANDS: tuple[Command, ...] = (
 )
 GROUPS = {
     "sync": "Runs of syncs: run, list, show, cancel.",
-    "items": "Records that deviated: list, show, explain, retry, release, cancel, archive.",
+    "items": "What is delivered, and records that deviated: accept, list, show, explain, and acts by hand.",
+    "delivery": "Delivery flows: run, show.",
+    "relay": "Relays: calls.",
     "case": "Open problems with an owner and a due time: list, show.",
 }
 _RAW = {"simulate"}  # its arguments belong to the simulator, --help among them

@@ -17,23 +17,13 @@ import jwt
 from counterfoil.connectors import auth
 from counterfoil.flows.flow import Auth, AuthType
 from counterfoil.model.errors import Misconfigured
+from counterfoil.model.relay import Incoming
 
 SKEW = 300.0  # seconds
 _CREDENTIAL = re.compile(
     r"AWS4-HMAC-SHA256 +Credential=(?P<key>[^/,\s]+)/(?P<day>\d{8})/(?P<region>[^/,]+)/(?P<service>[^/,]+)/aws4_request, *"
     r"SignedHeaders=(?P<signed>[a-z0-9;\-]+), *Signature=(?P<signature>[0-9a-f]{64})"
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Incoming:
-    """A request as it came. `path` still encoded, header names in small letters."""
-
-    method: str
-    path: str
-    query: str
-    headers: Mapping[str, str]
-    body: bytes
 
 
 @dataclass(frozen=True, slots=True)

@@ -356,7 +356,8 @@ class _Book:
     async def due(self) -> None:
         """Wait until there is enough to settle, or for a fifth of a second."""
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._full.wait(), SETTLE_SECONDS)
+            async with asyncio.timeout(SETTLE_SECONDS):
+                await self._full.wait()
 
     async def settle(self) -> None:
         done, self._waiting = self._waiting, []

@@ -55,7 +55,12 @@ def _operation(one: RelayOperation, draft: DeliveryDraft, known: Known, report: 
         check_call(one.call, node.at("call"), names, known, report)
     if one.find is not None:
         check_call(one.find.call, node.at("find"), REQUEST, known, report)
-        check_function(one.find.function, node.at("find", "function").place, known.functions, report)
+        for what, name in (("function", one.find.function), ("same", one.find.same)):
+            if name is not None:
+                check_function(name, node.at("find", what).place, known.functions, report)
+        if one.find.function is None and one.find.same is None:
+            remedy = "Add `function` (for {found}) or `same` (where a reply was lost)."
+            report.fault(node.at("find").place, "`find` asks and does nothing with the answer.", remedy)
     if one.file is not None:
         check_file(one.file, node.at("file"), known, report)
 

@@ -39,6 +39,11 @@ class Project:
     faults: tuple[Fault, ...] = ()
     notes: tuple[Fault, ...] = ()
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of all flows, sorted."""
+        return tuple(sorted([*self.flows, *self.deliveries, *self.relays]))
+
 
 @dataclass(slots=True)
 class _File:

@@ -32,9 +32,14 @@ FIND = Shape(
         E("path", template(), "after the destination's address.", required=True),
         E("query", CALL.entries[2].kind, "parameters."),
         E("alone", template(), "one call at a time for each of these: {path.caseref}/{path.id}.", required=True),
-        E("function", FUNCTION, "a function (answer, request) that gives what {found} is.", required=True),
+        E("function", FUNCTION, "a function (answer, request) that gives what {found} is."),
+        E(
+            "same",
+            FUNCTION,
+            "a function (answer, request) that gives the entry which is this very document: asked where a reply was lost.",
+        ),
     ),
-    lambda alone="", function="", **given: Find(Call(**given), alone, function),
+    lambda alone="", function=None, same=None, **given: Find(Call(**given), alone, function, same),
 )
 REPLY_BACK = Shape(
     "reply",

@@ -186,6 +186,11 @@ async def same_call(
     return await connection.fetchrow(SQL["same_call"], flow, fingerprint, before, since)
 
 
+async def hold_alone(connection: Connection, name: str) -> None:
+    """Wait for, and hold, a name over all hosts until the end of the transaction."""
+    await connection.execute(SQL["hold_alone"], name)
+
+
 async def list_calls(
     connection: Connection, flow: str | None = None, outcome: str | None = None, limit: int = 50
 ) -> Sequence[Mapping[str, Any]]:

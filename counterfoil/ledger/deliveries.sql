@@ -73,6 +73,10 @@ update counterfoil.relay_call set ended_at = counterfoil.now(), status = $2, out
 select id, status, outcome, reply, ended_at from counterfoil.relay_call
 where flow = $1 and fingerprint = $2 and id < $3 and at >= $4 order by id desc limit 1;
 
+-- name: hold_alone
+-- $1 name. Until the end of the transaction: over all hosts only one has it.
+select pg_advisory_xact_lock(7248, hashtext($1));
+
 -- name: list_calls
 -- $1 flow or null, $2 outcome or null, $3 limit. Newest first.
 select id, at, ended_at, flow, operation, caller, method, path, request_bytes, status, outcome, problem from counterfoil.relay_call

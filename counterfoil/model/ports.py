@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Any, Protocol
 
 from counterfoil.model.delivery import Answer, Parcel, PollAnswer, StoredFile
+from counterfoil.model.relay import Accepted, Found, Incoming, Passed, Reply
 from counterfoil.model.run import Window
 
 Cursor = Mapping[str, Any]  # opaque JSON: where a list goes on; made and read by one connector only
@@ -138,3 +139,39 @@ class FileDesk(Protocol):
         """The file as it is to be sent, or None where the kind has none. Raises Refused (with what is wrong, for a person), Transient
         where the object store can't be reached, Misconfigured."""
         ...
+
+
+# --- relays ---------------------------------------------------------------------------------------------------
+
+
+class Door(Protocol):
+    """Our own endpoint of one relay flow, and the system behind it. Knows no ledger."""
+
+    limit: int  # bytes of a body
+    deadline: float  # seconds for a whole call
+
+    def accept(self, incoming: Incoming) -> Accepted | Reply:
+        """Who calls and what is asked; or the refusal, in the contract's own shape."""
+        ...
+
+    async def find(self, accepted: Accepted) -> Found | None:
+        """Asked before the call, where the operation says so; None where it does not. Raises ConnectorError."""
+        ...
+
+    async def call(self, accepted: Accepted, found: Found | None) -> Passed:
+        """One call to the system behind. Raises Refused, Transient and Misconfigured for what keeps it from being made."""
+        ...
+
+    def reply(self, accepted: Accepted, passed: Passed) -> Reply:
+        """What is answered to the caller."""
+        ...
+
+    def again(self, accepted: Accepted, found: Found) -> Reply | None:
+        """The answer for a document that is there already, or None where it is not."""
+        ...
+
+    def refuse(self, status: int, code: str, problem: str) -> Reply:
+        """A refusal of our own, in the contract's shape. `code`: late, busy, down, too_large."""
+        ...
+
+    async def close(self) -> None: ...

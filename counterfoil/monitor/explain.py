@@ -17,11 +17,26 @@ When = Callable[[datetime], str]
 
 @dataclass(frozen=True, slots=True)
 class Story:
-    """`now`: how it stands and who has it. `history`: what happened, oldest first. `ways`: commands that are legal now."""
+    """`now`: how it stands and who has it. `history`: what happened, oldest first. `exchanges`: each request that left, and its answer.
+    `steps`: its way through other systems. `ways`: commands that are legal now."""
 
     now: tuple[str, ...]
     history: tuple[str, ...]
     ways: tuple[str, ...]
+    exchanges: tuple[str, ...] = ()
+    steps: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Delivered:
+    """What is known of a delivery beside its item: exchanges and steps, oldest first, what is being asked about, its content's file."""
+
+    exchanges: Sequence[Row] = ()
+    steps: Sequence[Row] = ()
+    poll: Row | None = None
+    content: Row | None = None
+    children: Sequence[Row] = ()
+    gate: Row | None = None
 
 
 _DID: Mapping[str, str] = MappingProxyType(
@@ -52,18 +67,34 @@ _DID: Mapping[str, str] = MappingProxyType(
 )
 _ACTS = {
     ItemEvent.RETRY: ("retry", "try it again now"),
-    ItemEvent.RELEASE: ("release", "load it in spite of its verdict"),
+    ItemEvent.REGENERATE: ("regenerate", "have its file made anew, and send it"),
+    ItemEvent.RELEASE: ("release", "let it go on as it is"),
+    ItemEvent.TRANSFER: ("transfer", "note that it was handed over by hand (--reference)"),
     ItemEvent.CANCEL: ("cancel", "give it up"),
     ItemEvent.ARCHIVE: ("archive", "close it, never to be tried again"),
 }
 
 
-def explain(item: Row, events: Sequence[Row], attempts: Sequence[Row], *, now: datetime, when: When) -> Story:
-    """The story of one item: its row with its case, its events and attempts, both oldest first."""
-    return Story(tuple(_standing(item, attempts, now, when)), tuple(_history(events, when)), tuple(_ways(item)))
+def explain(
+    item: Row,
+    events: Sequence[Row],
+    attempts: Sequence[Row],
+    *,
+    now: datetime,
+    when: When,
+    delivered: Delivered = Delivered(),
+) -> Story:
+    """The story of one item: its row with its case, its events and attempts, both oldest first, and what was exchanged about it."""
+    return Story(
+        (*_standing(item, attempts, now, when, delivered.gate), *_delivered(item, delivered, when)),
+        tuple(_history(events, when)),
+        tuple(_ways(item)),
+        tuple(_exchanges(delivered.exchanges, when)),
+        tuple(_steps(delivered.steps, when)),
+    )
 
 
-def _standing(item: Row, attempts: Sequence[Row], now: datetime, when: When) -> list[str]:
+def _standing(item: Row, attempts: Sequence[Row], now: datetime, when: When, gate: Row | None = None) -> list[str]:
     state = ItemState(item["state"])
     said = [f"{SENTENCES[state]} Since {when(item['state_since'])}."]
     if item["problem"] and state is not ItemState.SUCCESS:
@@ -72,7 +103,7 @@ def _standing(item: Row, attempts: Sequence[Row], now: datetime, when: When) -> 
         tries = f"{item['attempts']} time{'s' * (item['attempts'] != 1)}"
         since = f", the last time at {when(attempts[-1]['started_at'])}" if attempts else ""
         said.append(f"It was tried {tries} as an item{since}.")
-    said += _owned(item, now, when) if item["case_id"] is not None else _due(item, state, attempts, now, when)
+    said += _owned(item, now, when) if item["case_id"] is not None else _due(item, state, attempts, now, when, gate)
     if state is ItemState.TRANSFERRED and item["reference"]:
         said.append(f"Its reference there: {item['reference']}.")
     if item["superseded_by"] is not None:
@@ -86,7 +117,9 @@ def _owned(item: Row, now: datetime, when: When) -> list[str]:
     return [f"It is owned by {item['case_owner']} (case {item['case_id']}), and {verb} {when(due)}."]
 
 
-def _due(item: Row, state: ItemState, attempts: Sequence[Row], now: datetime, when: When) -> list[str]:
+def _due(
+    item: Row, state: ItemState, attempts: Sequence[Row], now: datetime, when: When, gate: Row | None = None
+) -> list[str]:
     at = item["next_action_at"]
     if at is None:
         return []
@@ -94,6 +127,12 @@ def _due(item: Row, state: ItemState, attempts: Sequence[Row], now: datetime, wh
         held = attempts[-1] if attempts else None
         where = f" on {held['host']}, process {held['pid']}" if held and held["host"] else ""
         return [f"The attempt{where} holds it until {when(at)}."]
+    if state is ItemState.WAITING and item["parent_id"] is not None:
+        return [f"A person looks at it if that has not come by {when(at)}."]
+    if state is ItemState.ACCEPTED:
+        return [f"A person has it if nothing is confirmed by {when(at)}."]
+    if gate is not None and gate["closed_until"] is not None and gate["closed_until"] > now:
+        return [f"Its destination is closed until {when(gate['closed_until'])}: {gate['reason']}."]
     if at <= now:
         return ["It is due now: a worker takes it as soon as one is free (`counterfoil up`)."]
     return [f"Next try at {when(at)}, by itself."]
@@ -130,3 +169,73 @@ def _ways(item: Row) -> list[str]:
         if event in _ACTS and not (state in SETTLED and event is not ItemEvent.RETRY)
     ]
     return [f"counterfoil items {_ACTS[event][0]} id:{item['id']} --reason '…'   {_ACTS[event][1]}" for event in legal]
+
+
+# --- deliveries -----------------------------------------------------------------------------------------------
+
+
+def _delivered(item: Row, known: Delivered, when: When) -> list[str]:
+    """Receipt, parent, doubt, what is being asked, children: each a sentence where there is something to say."""
+    said = []
+    if item["receipt"]:
+        said.append(f"The other side has it as {item['receipt']}, since {when(item['receipt_at'])}.")
+    if item["parent_id"] is not None:
+        has = f"has the receipt {item['parent_receipt']}" if item["parent_receipt"] else "has no receipt yet"
+        said.append(f"It belongs to {item['parent_key']} ({item['parent_state']}), which {has}.")
+    if item["doubt_at"] is not None:
+        said.append(f"Since {when(item['doubt_at'])} it may have arrived without our knowing.")
+    if known.poll is not None:
+        said.append(_asked(known.poll, when))
+    if known.content is not None and (file := known.content["rendered"] or known.content["file"]) is not None:
+        size = f", {file['size']:,} bytes" if file.get("size") is not None else ""
+        said.append(f"Its file: {file['name']}{size}{', sha256 ' + file['sha256'] if file.get('sha256') else ''}.")
+    if known.children:
+        said.append(_children(known.children))
+    return said
+
+
+def _asked(poll: Row, when: When) -> str:
+    last = (
+        f"Last asked about at {when(poll['polled_at'])}: {poll['status'] or 'it was not known'}."
+        if poll["polled_at"]
+        else "Not asked about yet."
+    )
+    what = "again, as a success may be taken back," if poll["phase"] == "recheck" else "next"
+    return f"{last} It is asked about {what} at {when(poll['next_poll_at'])}."
+
+
+def _children(children: Sequence[Row]) -> str:
+    counts: dict[str, int] = {}
+    for child in children:
+        counts[child["state"]] = counts.get(child["state"], 0) + 1
+    told = ", ".join(f"{number} {state}" for state, number in sorted(counts.items()))
+    return f"Its children: {told}."
+
+
+def _exchanges(exchanges: Sequence[Row], when: When) -> list[str]:
+    return [_exchange(one, when) for one in exchanges]
+
+
+_KINDS = {"send": "Sent", "look_up": "Looked up", "poll": "Asked", "relay": "Passed on"}
+
+
+def _exchange(one: Row, when: When) -> str:
+    answer = f"answered {one['status']}" if one["status"] is not None else "no answer came"
+    sent = f", {one['sent_bytes']:,} bytes sent (sha256 {one['sent_sha256'][:12]}…)" if one["sent_sha256"] else ""
+    fault = f", {one['fault']}" if one["fault"] else ""
+    return (
+        f"{when(one['at'])}: {_KINDS[one['kind']]}: {one['method']} {one['address']} {answer} after {one['took_ms']:,} ms"
+        f"{sent}: {one['outcome']}{fault}."
+    )
+
+
+def _steps(steps: Sequence[Row], when: When) -> list[str]:
+    """A line for each look that found something new."""
+    said: list[str] = []
+    for at, some in groupby(steps, key=lambda row: row["at"]):
+        rows = list(some)
+        whole = next((row for row in rows if not row["step"]), rows[0])
+        parts = ", ".join(f"{row['step']} {row['status']}" for row in rows if row["step"])
+        error = next((f". {row['error']}" for row in rows if row["error"]), "")
+        said.append(f"{when(at)}: {whole['status']}{': ' + parts if parts else ''}{error}")
+    return said

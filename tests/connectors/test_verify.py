@@ -14,10 +14,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from counterfoil.connectors.authorise import SigV4
-from counterfoil.connectors.verify import Incoming, Unverified, Verified, verifier_of
+from counterfoil.connectors.verify import Unverified, Verified, verifier_of
 from counterfoil.flows.flow import Auth, AuthType
 from counterfoil.model.clock import SystemClock
 from counterfoil.model.errors import Misconfigured
+from counterfoil.model.relay import Incoming
 
 NOW = SystemClock().now
 VALUES = {"access_key": "AKID", "secret_key": "shh", "region": "eu-west-1"}

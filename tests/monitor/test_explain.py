@@ -21,8 +21,9 @@ def when(moment: datetime) -> str:
 
 def _item(state: ItemState, **other: Any) -> dict[str, Any]:
     nothing = dict.fromkeys(
-        ["problem", "fault", "case_id", "case_owner", "case_due_at", "next_action_at", "superseded_by", "reference"]
-    )
+        ["problem", "fault", "case_id", "case_owner", "case_due_at", "next_action_at", "superseded_by", "reference",
+         "receipt", "receipt_at", "parent_id", "doubt_at"]
+    )  # fmt: skip
     return {"id": 17, "state": state.value, "state_since": NOW, "attempts": 0, **nothing, **other}
 
 
