@@ -144,7 +144,9 @@ class Queue:
                 log.warning("queue.database_not_back", error=str(error))
 
     async def _repeat(self, name: str, every: float, duty: Duty) -> None:
-        while not self._stopping.is_set():  # in Python 3.11 a wait that ends as it is cancelled swallows the cancellation
+        while (
+            not self._stopping.is_set()
+        ):  # in Python 3.11 a wait that ends as it is cancelled swallows the cancellation
             try:
                 counts = await duty()
                 if any(counts.values()):
