@@ -339,11 +339,14 @@ class Endpoint:
 
 @dataclass(frozen=True, slots=True)
 class Find:
-    """Asked before the call, one at a time for each `alone`: two callers at once would both find nothing."""
+    """Asked of the system behind. One call at a time for each `alone`: two callers at once would both find nothing."""
 
     call: Call
     alone: str  # template
-    function: str  # (answer, request) -> what `{found}` is; None is allowed
+    function: str | None = None  # (answer, request) -> what `{found}` is; None is allowed. Asked before every call
+    same: str | None = (
+        None  # (answer, request) -> the entry that is this very document, or None. Asked where a reply was lost
+    )
 
 
 @dataclass(frozen=True, slots=True)
