@@ -313,7 +313,8 @@ def check_replies(rules: tuple[ReplyRule, ...], node: Node | None, report: Repor
             problem = "The rule fits every reply, a plain success too."
             report.fault(part.place, problem, "Say when: add `status`, `code`, `says` or `body`.")
         for name, outcomes in _ONLY_FOR.items():
-            if getattr(rule, name) is not None and rule.outcome not in outcomes:
+            meant = part.at("is").value == rule.outcome  # else it has its fault already
+            if meant and getattr(rule, name) is not None and rule.outcome not in outcomes:
                 fitting = " and ".join(outcomes)
                 problem = f"`{name}` says nothing about a reply that is {rule.outcome}."
                 report.fault(part.at(name).place, problem, f"It is for {fitting}; remove it.")

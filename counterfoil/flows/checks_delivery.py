@@ -159,7 +159,8 @@ def _look_up(draft: DeliveryDraft, known: Known, report: Report) -> None:
     check_names(given(node, "match"), ITEM + PARENT + FILE, report)
     for part in ("path", "query", "headers", "body", "match"):
         _every_kind_has(given(node, part), draft, report)
-    if (given(node, "match") is None) == (given(node, "function") is None) or look_up.match == {}:
+    match = given(node, "match")
+    if (match is None) == (given(node, "function") is None) or (match is not None and match.value == {}):
         remedy = "Write `match: {metadata.id: ...}` or `function: name`, one of them."
         report.fault(node.place, "A look-up needs `match` or `function`.", remedy)
     if look_up.function is not None:

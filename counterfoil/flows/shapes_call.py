@@ -94,15 +94,21 @@ def _bare_brace(node: Node, report: Report, label: str) -> bool:
 
 
 def _wrong(node: Node, report: Report) -> bool:
-    """Told at the line of the very text."""
-    inside = [_wrong(part, report) for part in _inside(node)]
-    here = dict.fromkeys(node.value) if isinstance(node.value, dict) else None if inside else node.value
+    """Told at the line of the very text, or of the very name."""
+    found = [_wrong(part, report) for part in _inside(node)]
+    own: list[tuple[Any, int]] = [(node.value, node.place)] if isinstance(node.value, str) else []
+    if isinstance(node.value, dict):
+        own = [({name: None}, part.place) for name, part in node.value.items()]
+    return any([*found, *(_odd_template(value, line, report) for value, line in own)])
+
+
+def _odd_template(value: Any, line: int, report: Report) -> bool:
     try:
-        compile_template(here)
+        compile_template(value)
     except TemplateError as error:
-        report.fault(node.place, str(error), f"Write {_BRACES}")
+        report.fault(line, str(error), f"Write {_BRACES}")
         return True
-    return any(inside)
+    return False
 
 
 _PLACEHOLDER = re.compile(r"\{[^{}]*\}")

@@ -1,0 +1,280 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from counterfoil.flows.load import load_project
+from tests.flows.projects import write
+from tests.flows.projects_delivery import DELIVERY, DELIVERY_FILE, changed
+
+F = DELIVERY_FILE
+
+# Texts of the sound file that are replaced more than once.
+PATH = "      path: /clients/{payload.caseref}/reports\n"
+FROM = "      from: payload\n      value: document.content\n"
+RECEIPT = "    receipt: data.id\n    file:\n      from: payload"
+NO_RECEIPT = "    file:\n      from: payload"
+PARENT = '    parent: {kind: claim, inherits: first, stand_in: "999", wait: 7d}\n'
+STATIC = "    file: {from: static, value: files/letter.pdf}\n"
+CLAIM = "  claim: {handed_in: with_receipt}"
+MATCHED = 'metadata.submission_id: "{payload.submission_id}"'
+MATCH = f"  match: {{{MATCHED}, type: 5}}\n"
+POLL = DELIVERY[DELIVERY.index("poll:") : DELIVERY.index("retry:")]
+TABLE = DELIVERY[DELIVERY.index("  table:\n    table: dd") : DELIVERY.index("on_failure:")]
+DUPLICATE = "  - {is: duplicate, status: 400, code: OPGDATA-API-INVALIDREQUEST, says: already exists, receipt: errors.meta.id}\n"
+
+# what stands there, what stands there instead, the line at fault (by a text on it), problem, remedy
+PLANTED = [
+    # names and shapes
+    ("destination:\n  url", "destinaton:\n  url",
+     "destinaton", "Unknown field `destinaton` in flow", "Did you mean `destination`?"),
+    ("destination:\n  url", "destinaton:\n  url",
+     "flow: papers", "`destination` is missing in flow", "Add `destination:`"),
+    ("kind: delivery\n", "", "flow: papers", "`kind` is missing in flow", "sync, delivery or relay"),
+    ("kind: delivery\n", "kind: deliver\n", "kind: deliver", "`kind` in flow is `deliver`", "Did you mean `delivery`?"),
+    ("  url: ${GATEWAY_URL}\n", "", "destination:", "`url` is missing in destination", "Add `url:`"),
+    ("url: ${GATEWAY_URL}", "url: gateway.example", "url:", "no web address", "https://"),
+    ("url: ${GATEWAY_URL}", "url: https://me:pw@h", "url:", "A password stands in clear", "basic"),
+    ("url: ${GATEWAY_URL}", "url: https://h/v2?a=1", "url:", "`url` holds parameters", "query"),
+    ("url: ${GATEWAY_URL}", "url: ${GATEWAY URL}", "url:", "not well formed", "${NAME}"),
+    ('secret_key: "${SECRET}"', "secret_key: s3cr3t", "secret_key", "A secret stands in clear", "environment variable"),
+    ('X-Api-Key: "${API_KEY}"', "X-Api-Key: s3cr3t",
+     "X-Api-Key", "A secret stands in clear in `X-Api-Key`", "${API_TOKEN}"),
+    ("Accept: application/json", "Content-Length: 5",
+     "Content-Length", "set by the connection itself", "Idempotency-Key"),
+    ("Accept: application/json", "A b: x", "A b", "A name in `headers` in destination is `A b`", "Idempotency-Key"),
+    ("contract: gateway.yaml", "contract: gatewy.yaml",
+     "contract:", "There is no contract `gatewy.yaml`", "Did you mean `gateway.yaml`?"),
+    ("contract: gateway.yaml", "contract: ../x.yaml",
+     "contract:", "`contract` in destination is `../x.yaml`", "contracts/"),
+    ("total: 40s", "total: 20s", "timeouts", "`total` in timeouts is less than `first_byte`", "Raise `total`"),
+    ("connect: 5s", "connect: 50s", "timeouts", "`total` in timeouts is less than `connect`", "lower `connect`"),
+    ("concurrency: 10", "concurrency: 0", "concurrency", "`concurrency` in destination is `0`", "at least 1"),
+    ("rate: 2.5", "rate: 0", "rate", "`rate` in destination is `0`", "at least 0.001"),
+    ("bulk_share: 0.25", "bulk_share: 25", "bulk_share", "`bulk_share` in destination is `25`", "up to 1"),
+    ("reply_bytes: 1MB", "reply_bytes: much", "reply_bytes", "`reply_bytes` in destination is `much`", "64MB"),
+    (', key: "${TLS_KEY_FILE}"', "", "tls:", "belong together", "Add the other"),
+    ("failures: 10, open", "failures: 10, opened",
+     "breaker", "Unknown field `opened` in breaker", "Did you mean `open`?"),
+    # kinds
+    ("kinds:\n  claim: {handed_in: with_receipt}\n", "kinds: []\nkinds2:\n",
+     "kinds: []", "`kinds` in flow is a list, not a section with names", "a parent before its children"),
+    (CLAIM, "  Claim: {handed_in: with_receipt}", "Claim", "A name in `kinds` in flow is `Claim`", "Small letters"),
+    (CLAIM, "  claim: {handed_in: with_receip}",
+     "handed_in", "`handed_in` in kind is `with_receip`", "Did you mean `with_receipt`?"),
+    (CLAIM, "  claim: {confirmed: false}", "  claim", "says nothing about how it is sent", "handed_in: with_receipt"),
+    (CLAIM, "  claim: {handed_in: with_receipt, create: {method: POST, path: /claims}}",
+     "  claim", "handed in with its receipt, and sent", "Keep one"),
+    (CLAIM, "  claim: {handed_in: with_receipt, receipt: id}",
+     "  claim", "`receipt` says nothing about a kind that is never sent", "Remove it"),
+    ("parent: {kind: claim,", "parent: {kind: clam,",
+     "kind: clam", "`report` waits for `clam`, which is no kind of this flow", "Did you mean `claim`?"),
+    ("parent: {kind: claim,", "parent: {kind: letter,",
+     "kind: letter", "`report` waits for `letter`, which does not stand before it", "Put the parent first"),
+    ("parent: {kind: claim,", "parent: {kind: report,",
+     "kind: report", "`report` waits for `report`, which does not stand before it", "Put the parent first"),
+    ("inherits: first", "inherits: second", "inherits", "`inherits` in parent is `second`", "Known: `last`, `first`"),
+    (RECEIPT, NO_RECEIPT,
+     "parent: report", "waits for the receipt of `report`, which gets none", "Add `receipt: data.id` to `report`"),
+    (RECEIPT, NO_RECEIPT, "confirmed: true", "has no `receipt` to ask about", "Add `receipt"),
+    (RECEIPT, NO_RECEIPT, "update:", "`report` has an update, but no `receipt`", "Add `receipt"),
+    (RECEIPT, "    receipt: data..id\n    file:\n      from: payload",
+     "data..id", "`receipt` in kind is `data..id`", "dots between"),
+    ("idempotency_header: Idempotency-Key", "idempotency_header: Idempotency Key",
+     "idempotency_header", "`idempotency_header` in kind is `Idempotency Key`", "name of a header"),
+    ("    confirmed: true\n", "", "poll:", "no kind is to be confirmed", "confirmed: true"),
+    (POLL, "", "confirmed: true", "`report` is to be confirmed, but there is no `poll`", "Add `poll`"),
+    ("- of: claim", "- of: clam", "of: clam", "`clam` is no kind of this flow", "Did you mean `claim`?"),
+    ("        for_each: attachments\n", "",
+     'key: "{key}/att', "`{each.id}` is used, but there is no `for_each`", "Add `for_each:`"),
+    ("{key}/attachment/{each.id}", "{key}/{receipt}/{each.id}",
+     "{key}/{receipt}", "Unknown placeholder `{receipt}`", "Known: `key`, `group`, `payload`, `each`"),
+    ("bddQualified: true", "bddQualified: [true]",
+     "when:", "`bddQualified` in `when` in expected is a list", "true or false"[:4]),
+    ("bddQualified: true", "a..b: true", "when:", "A name in `when` in expected is `a..b`", "dots between"),
+    # calls and templates
+    (PATH, "", "create:", "`path` is missing in call", "Add `path:`"),
+    (PATH, "      path: clients/{payload.caseref}\n", "path: clients", "does not begin with /", "placeholders"),
+    (PATH, "      path: /clients?id={payload.caseref}\n", "path: /clients?", "they stand in `query`", "placeholders"),
+    (PATH, "      path: /clients/../{payload.caseref}\n", "path: /clients/..", "is not straight", "placeholders"),
+    (PATH, "      path: [a]\n", "path: [a]", "`path` in call is a list", "placeholders"),
+    (PATH, "      path: /clients/{payload.caseref\n", "path: /clients", "belongs to no placeholder", "written twice"),
+    ("/clients/{payload.caseref}/reports", "/clients/{paylod.caseref}/reports",
+     "paylod", "Unknown placeholder `{paylod.caseref}`", "Known: `key`, `kind`"),
+    ("/clients/{payload.caseref}/reports", "/clients/{payload}/reports",
+     "/clients/{payload}", "`{payload}` is no single value", "Write it alone"),
+    ("/clients/{payload.caseref}/reports", "/clients/{key.a}/reports",
+     "{key.a}", "Unknown placeholder `{key.a}`", "Did you mean `key`?"),
+    ("method: POST\n      path: /clients", "method: SEND\n      path: /clients",
+     "SEND", "`method` in call is `SEND`", "Known: `GET`, `POST`"),
+    ("method: POST\n      path: /clients", "method: GET\n      path: /clients",
+     "      body:", "A GET has no body", "`query`"),
+    ('{X-Request-Id: "{idempotency_key}"}', "{Host: a}",
+     "Host", "The header `Host` is set by the connection itself", "name of a header"),
+    ('"{idempotency_key}"', '"a\\nb"', "X-Request-Id", "holds a line break", "placeholders"),
+    ('"{idempotency_key}"', '"${REQUEST}"',
+     "X-Request-Id", "`${NAME}` is only read in `destination` and `look_up.destination`, not in `kinds`", "value itself"),
+    ('X-Request-Id: "{idempotency_key}"', "Authorization: s3cr3t",
+     "Authorization", "A secret stands in clear in `Authorization`", "Use `auth`"),
+    ("source: counterfoil", "api_key: s3cr3t", "api_key", "A secret stands in clear in `api_key`", "Use `auth`"),
+    ('claim: "{parent.receipt}"', "claim: {parent.receipt}",
+     "{parent.receipt}", "has a brace without quotes", 'Put quotes around it: "{parent.receipt}"'),
+    ('claim: "{parent.receipt}"', 'claim: ["{parent.receit}"]',
+     "receit", "Unknown placeholder `{parent.receit}`", "Did you mean `parent.receipt`?"),
+    ('claim: "{parent.receipt}"', 'claim: "{parent.receipt"',
+     "{parent.receipt", "A brace in `{parent.receipt` belongs to no placeholder", "written twice"),
+    ('claim: "{parent.receipt}"', '"{key}": 1', '"{key}": 1', "The name `{key}` holds a placeholder", "placeholders"),
+    ('claim: "{parent.receipt}"', 'claim: "{receipts}"',
+     "{receipts}", "only the query or body of `poll` has it", "Write {receipt}"),
+    ('claim: "{parent.receipt}"', 'claim: "{answer.id}"', "{answer.id}", "only `reply` has it", "reply"),
+    (PARENT, "", "{parent.receipt}", "`{parent.receipt}` is used, but the kind has no parent", "Add `parent:`"),
+    (STATIC, "", "parameters:", "`{file.name}` is used, but there is no `file` here", "Add `file: {from: item}`"),
+    (STATIC, "", "parts:", "The part `file` sends a file, but there is none", "Add `file: {from: item}`"),
+    ("      parts:\n", "      body: {}\n      parts:\n",
+     "    create:\n      method: POST\n      path: /letters", "The call has `body` and `parts`", "Keep one"),
+    ("function: report_body", "function: report_bodi",
+     "function: report_bodi", "No function `report_bodi` in functions.py", "Did you mean `report_body`?"),
+    ("file: {file: true}", "file: {file: true, text: a}",
+     "file: {file: true", "The part `file` needs one of json, text and file", "exactly one"),
+    ("file: {file: true}", "file: {file: false}", "file: {file", "`file` of the part `file` is `false`", "file: true"),
+    ("file: {file: true}", "file: {file: true}\n        more: {file: true}",
+     "parts:", "two parts of type file", "one file"),
+    ('note: {text: "for {group?}"}', "note: {txt: a}", "note:", "Unknown field `txt` in part", "Did you mean `text`?"),
+    ('note: {text: "for {group?}"}', "note: {}",
+     "note:", "The part `note` needs one of json, text and file", "exactly one"),
+    # files
+    (FROM, "      from: paylod\n      value: document.content\n",
+     "from: paylod", "`from` in file is `paylod`", "Did you mean `payload`?"),
+    (FROM, "      from: payload\n", "    file:\n", "A file from payload needs `value`", "document.content"),
+    (FROM, "      from: render\n      value: letter\n",
+     "value: letter", "No function `letter` in functions.py", "Known:"),
+    (FROM, "      from: item\n      value: x\n",
+     "value: x", "`value` says nothing about a file that is handed in", "Remove it"),
+    ("value: document.content", 'value: "{payload.content}"', "value:", "is no path to a value", "dots"),
+    (FROM, '      from: object\n      value: "{file.name}"\n',
+     "{file.name}\"\n", "`{file.name}` is used, but there is no `file` here", "Add"),
+    ('name: "{payload.name}.pdf"', 'name: "{receipt}.pdf"',
+     "{receipt}.pdf", "Unknown placeholder `{receipt}`", "Known: `key`, `kind`, `group`, `payload`"),
+    ("value: files/letter.pdf", "value: files/leter.pdf",
+     "files/leter.pdf", "The file files/leter.pdf is not there", "Put it"),
+    ("value: files/letter.pdf", "value: ../letter.pdf",
+     "../letter.pdf", "The file is outside the project's folder", "Put it inside"),
+    ("value: files/letter.pdf", "value: /etc/hostname",
+     "/etc/hostname", "The file is outside the project's folder", "Put it inside"),
+    ("value: files/letter.pdf", "value: files/letter.pdf, types: [png]",
+     "files/letter.pdf", "is of a type that is not taken", "Known: `png`"),
+    ("      most: 15MB", "      most: 15B", "most: 15B", "`most` of the file is less than `least`", "Raise `most`"),
+    ("{pdf: 150MB}", "{png: 150MB}", "most_by_type", "`png` in most_by_type is no type that is taken", "Known: `pdf`"),
+    ("{pdf: 150MB}", "{pdf: 15B}", "most_by_type", "`pdf` in most_by_type is less than `least`", "Raise it"),
+    ("types: [pdf, txt]", "types: [PDF]", "types:", "An entry of `types` in file is `PDF`", "small letters"),
+    ("content_type: application/pdf", "content_type: pdf",
+     "content_type", "`content_type` in file is `pdf`", "application/pdf"),
+    ("names: underscore", "names: underscores",
+     "names:", "`names` in file is `underscores`", "Did you mean `underscore`?"),
+    # replies
+    ("{is: duplicate, status: 400", "{is: duplicat, status: 400",
+     "duplicat", "`is` in reply is `duplicat`", "Did you mean `duplicate`?"),
+    ('status: [403, "5xx", "500-503"]', 'status: [403, "6xx"]', "6xx", "`status` in reply is no status", '"5xx"'),
+    ('status: [403, "5xx", "500-503"]', 'status: "503-500"', "503-500", "`status` in reply is no status", '"500-503"'),
+    ('status: [403, "5xx", "500-503"]', "status: []", "status: []", "`status` in reply is no status", "a list"),
+    ("body: {error.code: X}", "body: {error.code: {a: 1}}",
+     "error.code", "`error.code` in `body` in reply is a section", "Write a text"),
+    ("body: {error.code: X}", "body: {error..code: X}",
+     "error..code", "A name in `body` in reply is `error..code`", "dots"),
+    ("fault: forbidden", "fault: For-bidden", "For-bidden", "`fault` in reply is `For-bidden`", "Small letters"),
+    (DUPLICATE, "  - {is: unknown}\n", "is: unknown", "The rule fits every reply", "add `status`"),
+    (DUPLICATE, "  - {is: refused, status: 409, receipt: id}\n",
+     "status: 409", "`receipt` says nothing about a reply that is refused", "done and duplicate"),
+    (DUPLICATE, "  - {is: refused, status: 409, after: 5m}\n",
+     "status: 409", "`after` says nothing about a reply that is refused", "temporary and throttled"),
+    (DUPLICATE, "  - {is: done, status: 409, fault: x}\n",
+     "status: 409", "`fault` says nothing about a reply that is done", "remove it"),
+    # look-up
+    (MATCH, "  match: {}\n", "look_up:", "A look-up needs `match` or `function`", "one of them"),
+    (MATCH, "", "look_up:", "A look-up needs `match` or `function`", "one of them"),
+    ("  match: {", "  function: first_of\n  match: {",
+     "look_up:", "A look-up needs `match` or `function`", "one of them"),
+    (MATCH, "  function: nobody\n", "function: nobody", "No function `nobody` in functions.py", "Known:"),
+    (MATCHED, "metadata.submission_id: {payload.submission_id}", "match:", "has a brace without quotes", "Put quotes"),
+    (MATCHED, "metadata.submission_id: \"{found.id}\"",
+     "match:", "`{found.id}` is used, but the operation has no `find`", "find"),
+    (MATCHED, "metadata.submission_id: [1]",
+     "match:", "`metadata.submission_id` in `match` in look_up is a list", "Write a text"),
+    (PARENT, "",
+     "query: {caserecnumber", "`{parent.receipt}` in look_up: a `report` has no parent", "Write {parent.receipt?}"),
+    ("  absent: [404]", "  absent: [gone]", "absent", "`absent` in look_up is no status", "404"),
+    ('{url: "${CASES_URL}", auth', '{url: cases, auth',
+     "destination: {url: cases", "`url` is no web address", "https://"),
+    ("  after: 2m", "  after: soon", "after: soon", "`after` in look_up is `soon`", "250ms"),
+    # poll
+    ('{requestIds: "{receipts}"}', '{requestIds: "{receipt}"}',
+     "requestIds", "Unknown placeholder `{receipt}`", "Did you mean `receipts`?"),
+    ('{requestIds: "{receipts}"}', '{requestIds: "all"}', "poll:", "The poll does not say about what", "{receipts}"),
+    ('{requestIds: "{receipts}"}', '{requestIds: "ids={receipts}"}',
+     "ids=", "`{receipts}` is no single value", "Write it alone"),
+    ('{requestIds: "{receipts}"}', "{requestIds: {receipts}}",
+     "{receipts}", "has a brace without quotes", '"{receipts}"'),
+    ("path: /uploads/status", "path: /uploads/{receipts}",
+     "path: /uploads/", "only the query or body of `poll` has it", "{receipt}"),
+    ("method: POST\n  path: /uploads/status", "method: GET\n  path: /uploads/status",
+     "body: {data: {requestIds", "A GET has no body", "POST"),
+    ("SUCCESS: done, ", "", "values", "No status of the poll means done", "SUCCESS: done"),
+    ("FAILED: failed, ", "", "values", "No status of the poll means failed", "SUCCESS: failed"),
+    ("SUCCESS: done, ", "SUCCESS: doen, ", "values", "`SUCCESS` in `values` in poll is `doen`", "Did you mean `done`?"),
+    ("deadline: 24h", "deadline: 1h",
+     "deadline", "`deadline` of the poll is not more than `every`", "Raise `deadline`"),
+    ("  first: 5m", "  first: 2d", "deadline", "`deadline` of the poll is not more than `first`", "lower `first`"),
+    ("keep: 365d", "keep: 7d", "recheck", "`keep` in recheck is not more than `every`", "Raise `keep`"),
+    ("id_type: string", "id_type: number", "id_type", "`id_type` in poll is `number`", "Known: `string`, `integer`"),
+    ("  ids: 100", "  ids: 0", "ids: 0", "`ids` in poll is `0`", "at least 1"),
+    # upkeep
+    ("max_delay: 1h", "max_delay: 1s",
+     "max_delay", "`max_delay` in retry is less than `first_delay`", "Raise `max_delay`"),
+    ("crashes: 3}", "crashes: 3, tries: 4}", "retry:", "Unknown field `tries` in retry", "Known:"),
+    ('"http_5*"', '"*"', "overnight", "An entry of `faults` in requeue is `*`", "http_5*"),
+    ('"http_5*"', '"http*5"', "overnight", "An entry of `faults` in requeue is `http*5`", "at their end"),
+    ('schedule: "0 8 * * *"', 'schedule: "0 25 * * *"', "overnight", "cannot be read", "five fields"),
+    ('schedule: "0 8 * * *", ', "", "overnight", "`schedule` is missing in requeue", "Add `schedule:`"),
+    ("bodies: always", "bodies: sometimes", "bodies", "`bodies` in evidence is `sometimes`", "Known: `failures`"),
+    ("most: 4KB", "most: 4096", "most: 4096", "`most` in evidence is `4096`", "512KB"),
+    ("most: 4KB", "most: 2MB", "most: 2MB", "more than 1MB", "1MB or less"),
+    (TABLE, "", "intake:", "An intake needs `table` or `folder`", "one that is meant"),
+    (TABLE, TABLE + "  folder: {folder: inbox, kind: report}\n",
+     "intake:", "An intake needs `table` or `folder`", "one that is meant"),
+    (TABLE, "  folder: {folder: ../inbox, kind: report}\n", "../inbox", "outside the project's folder", "inbox"),
+    (TABLE, "  folder: {folder: inbox, taken: ../../x, kind: report}\n",
+     "../../x", "outside the project's folder", "inbox"),
+    (TABLE, "  folder: {folder: inbox, kind: reprt}\n",
+     "kind: reprt", "`reprt` is no kind of this flow", "Did you mean `report`?"),
+    ('kind: "{kind}"', "kind: reprt", "kind: reprt", "`reprt` is no kind of this flow", "Did you mean `report`?"),
+    ('kind: "{kind}"', 'kind: "{payload.kind}"', "payload.kind", "`kind` in table is `{payload.kind}`", '"{column}"'),
+    ("table: dd.document", "table: counterfoil.item", "counterfoil.item", "not for your tables", "schema.table"),
+    ("archived: false", "arch-ived: false", "where:", "A name in `where` in table is `arch-ived`", "letters, digits"),
+    ("archived: false", "archived: [false]", "where:", "`archived` in `where` in table is a list", "Write a text"),
+    ("taken: {status: IN_PROGRESS}", "taken: {status: QUEUED, archived: false}",
+     "taken:", "`taken` is the same as `where`", "once it was taken"),
+    ('schedule: "* * * * *"', 'schedule: "* * * *"',
+     "schedule: \"* * * *\"", "`schedule` in intake is `* * * *`", "five fields"),
+    ("on_failure: {owner: support", "on_failure: {rejected_ratio: 0.1, owner: support",
+     "on_failure", "Unknown field `rejected_ratio` in on_failure", "Known: `owner`, `due`"),
+    ("title: Papers of claims", "title: ${TITLE}", "title", "only read in `destination`", "value itself"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("old", "new", "at", "problem", "remedy"), PLANTED, ids=[f"{row[3]}"[:70] for row in PLANTED])
+def test_a_planted_fault_is_named_with_its_line_and_remedy(
+    tmp_path: Path, old: str, new: str, at: str, problem: str, remedy: str
+) -> None:
+    files = changed(F, old, new)
+    project = load_project(write(tmp_path, files))
+    assert "papers" not in project.deliveries
+    found = [fault for fault in project.faults if problem in fault.problem and fault.file == F]
+    assert found, f"no such fault among: {[str(fault) for fault in project.faults]}"
+    assert found[0].line == files[F].count("\n", 0, files[F].index(at)) + 1, str(found[0])
+    assert remedy in found[0].remedy, str(found[0])
+    for fault in project.faults:
+        assert fault.problem.endswith((".", '."')), fault
+        assert fault.remedy.endswith((".", '."', "}`.")), fault
+        assert "s3cr3t" not in str(fault), "a secret must not be repeated"
+    assert "hop" in project.relays, "a good flow beside a bad one is still there"
