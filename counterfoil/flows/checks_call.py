@@ -37,7 +37,7 @@ _ELSEWHERE: Mapping[str, tuple[str, str]] = {
     "file": ("there is no `file` here", "Add `file: {from: item}` where the item has one."),
     "each": ("there is no `for_each`", "Add `for_each:` with the path of the list."),
     "receipts": ("only the query or body of `poll` has it", "Write {receipt} for the item's own."),
-    "found": ("the operation has no `find`", "Add `find:`, or remove it."),
+    "found": ("there is no `find` with a `function` here", "Add it, or remove the placeholder."),
     "answer": ("only `reply` has it", "Use it in `reply: {body: ...}`."),
 }
 

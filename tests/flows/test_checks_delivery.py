@@ -198,7 +198,7 @@ PLANTED = [
     (MATCH, "  function: nobody\n", "function: nobody", "No function `nobody` in functions.py", "Known:"),
     (MATCHED, "metadata.submission_id: {payload.submission_id}", "match:", "has a brace without quotes", "Put quotes"),
     (MATCHED, "metadata.submission_id: \"{found.id}\"",
-     "match:", "`{found.id}` is used, but the operation has no `find`", "find"),
+     "match:", "`{found.id}` is used, but there is no `find`", "Add it"),
     (MATCHED, "metadata.submission_id: [1]",
      "match:", "`metadata.submission_id` in `match` in look_up is a list", "Write a text"),
     (PARENT, "",
