@@ -187,7 +187,7 @@ def _fits(rule: ReplyRule) -> Fits:
             return False
         if says is not None and says not in reply.text:
             return False
-        return all(_equal(at(reply.document, path), value) for path, value in paths)
+        return all(equal(at(reply.document, path), value) for path, value in paths)
 
     return fits
 
@@ -199,7 +199,8 @@ def _matches(pattern: str, code: str | None) -> bool:
     return word == pattern
 
 
-def _equal(found: Any, wanted: Any) -> bool:
+def equal(found: Any, wanted: Any) -> bool:
+    """As JSON has it: true is not 1."""
     return isinstance(found, bool) is isinstance(wanted, bool) and bool(found == wanted)
 
 
