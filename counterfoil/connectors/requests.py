@@ -19,7 +19,7 @@ from yarl import URL
 
 from counterfoil.connectors import auth
 from counterfoil.connectors.objects import Objects
-from counterfoil.connectors.templates import join_url, with_query
+from counterfoil.connectors.templates import with_query
 from counterfoil.flows.delivery import Call, Part, PartType
 from counterfoil.flows.functions import Functions
 from counterfoil.flows.template import Template, compile_path, compile_template
@@ -152,7 +152,7 @@ class CompiledCall:
 
     def fill(self, scope: Mapping[str, Any], given: Any = None) -> Built:
         """`given` goes to the function, where one makes the body."""
-        url = join_url(self._base, self._path.fill(scope))
+        url = _joined_url(self._base, self._path.fill(scope))
         url = with_query(url, {name: _text(template, scope) for name, template in self._query})
         headers = {name: _header(_text(template, scope)) for name, template in self._headers}
         made = self._made(scope, given)
@@ -177,6 +177,11 @@ class CompiledCall:
         if self._body is not None:
             return _json(self._body.fill(scope), scope.get("file"))
         return _Body(b"", JSON)
+
+
+def _joined_url(base: URL, path: str) -> URL:
+    """The path stays as it is encoded: read anew, `%2E%2E` would be `..` again, and climb."""
+    return URL(f"{str(base).rstrip('/')}/{path.lstrip('/')}", encoded=True) if path else base
 
 
 @dataclass(frozen=True, slots=True)

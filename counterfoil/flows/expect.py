@@ -7,6 +7,7 @@ from typing import Any
 
 from counterfoil.flows.delivery import Expected
 from counterfoil.flows.paths import parse_path
+from counterfoil.flows.replies import equal
 from counterfoil.flows.template import MissingValueError, compile_template
 
 _ABSENT = object()
@@ -18,7 +19,7 @@ def expected_keys(rule: Expected, scope: Mapping[str, Any]) -> list[str]:
     An entry of the list that lacks what its key is made of is left out: it names nothing that could be missing.
     """
     payload = scope["payload"]
-    if any(_at(payload, path) != value for path, value in rule.when.items()):
+    if not all(equal(_at(payload, path), value) for path, value in rule.when.items()):
         return []
     if rule.for_each is None:
         return _keys(rule, [scope])

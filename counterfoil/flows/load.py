@@ -13,15 +13,15 @@ from typing import Any
 
 from counterfoil.flows import checks_delivery, checks_relay
 from counterfoil.flows.checks import CHECKS, Draft, Known, draft_of
-from counterfoil.flows.checks_delivery import DeliveryDraft
+from counterfoil.flows.checks_call import DeliveryDraft
+from counterfoil.flows.checks_delivery import Check
 from counterfoil.flows.checks_mapping import check_mapping
-from counterfoil.flows.delivery import DeliveryFlow, RelayFlow
+from counterfoil.flows.delivery import DeliveryFlow, FileFrom, RelayFlow
 from counterfoil.flows.flow import RecordMapping, SyncFlow
 from counterfoil.flows.functions import Functions, load_functions
-from counterfoil.flows.shape import Shape, said
-from counterfoil.flows.shapes import FLOW, MAPPING_FILE
-from counterfoil.flows.shapes_flow import DELIVERY, RELAY
-from counterfoil.flows.yamlfile import Node, Report, did_you_mean, parse_yaml, read_yaml
+from counterfoil.flows.shapes import MAPPING_FILE
+from counterfoil.flows.shapes_flow import SHAPES
+from counterfoil.flows.yamlfile import Node, Report, parse_yaml, read_yaml
 from counterfoil.model.errors import Fault, InvalidFilesError
 
 
@@ -78,18 +78,13 @@ def load_project(folder: Path, *, check_contract: ContractCheck | None = None) -
     )
 
 
-def load_flow_text(text: str, name: str = "flow.yaml", functions: Functions | None = None) -> SyncFlow:
-    """One sync from its text, with its mapping inline; for tests and documentation. Raises InvalidFilesError with every fault."""
-    flow = load_any_text(text, name, functions)
-    if not isinstance(flow, SyncFlow):
-        raise TypeError("this flow is no sync")
-    return flow
-
-
-def load_any_text(
+def load_flow_text(
     text: str, name: str = "flow.yaml", functions: Functions | None = None, folder: Path | None = None
 ) -> AnyFlow:
-    """One flow of any kind from its text. Raises InvalidFilesError with every fault."""
+    """One flow of any kind from its text, a sync with its mapping inline; for tests and documentation.
+
+    `folder`: where contracts and files are looked for; None: they are not. Raises InvalidFilesError with every fault.
+    """
     report = Report(name)
     root = parse_yaml(text, report)
     known = Known({}, functions or Functions(), folder)
@@ -145,14 +140,13 @@ def _load_flow(path: Path, folder: Path, known: Known) -> _File:
 
 
 def _draft(root: Node, known: Known, report: Report) -> Draft | DeliveryDraft | None:
-    shape = _shape_of(root, report)
-    values = None if shape is None else shape.values(root, report)
-    if shape is None or values is None:
+    kind = _kind_of(root)
+    values = SHAPES[kind].values(root, report)
+    if values is None:
         return None
-    if shape is not FLOW:
+    if kind in _CHECKS:
         draft = DeliveryDraft(values, root)
-        checks = checks_delivery.CHECKS if shape is DELIVERY else checks_relay.CHECKS
-        for one in checks:
+        for one in _CHECKS[kind]:
             one(draft, known, report)
         return draft
     sync = draft_of(values, root, known)
@@ -162,20 +156,16 @@ def _draft(root: Node, known: Known, report: Report) -> Draft | DeliveryDraft | 
     return sync
 
 
-_SHAPES: Mapping[str, Shape] = {"sync": FLOW, "delivery": DELIVERY, "relay": RELAY}
+_CHECKS: Mapping[str, tuple[Check, ...]] = {"delivery": checks_delivery.CHECKS, "relay": checks_relay.CHECKS}
 
 
-def _shape_of(root: Node, report: Report) -> Shape | None:
-    """By the file's `kind`; a file that is no section at all is told by the sync's shape."""
-    given = root.value.get("kind") if isinstance(root.value, dict) else None
-    if given is None:
-        return FLOW
-    if given.value not in _SHAPES or not isinstance(given.value, str):
-        report.fault(
-            given.place, f"`kind` in flow is {said(given.value)}.", did_you_mean(str(given.value), list(_SHAPES))
-        )
-        return None
-    return _SHAPES[given.value]
+def _kind_of(root: Node) -> str:
+    """By the file's `kind`; where it is missing or none, by the names it has, so that its other faults are told too."""
+    names = root.value if isinstance(root.value, dict) else {}
+    said = names["kind"].value if "kind" in names else None
+    if isinstance(said, str) and said in SHAPES:
+        return said
+    return max(SHAPES, key=lambda kind: len(names.keys() & set(SHAPES[kind].names)))
 
 
 # --- over all files -----------------------------------------------------------------------------------------------
@@ -216,7 +206,9 @@ def _flow_of(file: _File, known: Known) -> AnyFlow | None:
     draft = file.draft
     if draft is None or file.report.faults:
         return None
-    return _delivery_of(draft, file, known) if isinstance(draft, DeliveryDraft) else _sync_of(draft, file, known)
+    if isinstance(draft, DeliveryDraft):
+        return None if known.functions is None and _names_function(draft.root) else _delivery_of(draft, file)
+    return _sync_of(draft, file, known)
 
 
 def _sync_of(draft: Draft, file: _File, known: Known) -> SyncFlow | None:
@@ -230,7 +222,18 @@ def _sync_of(draft: Draft, file: _File, known: Known) -> SyncFlow | None:
     return SyncFlow(**{**values, "mapping": mapping, "file": file.report.file})
 
 
-def _delivery_of(draft: DeliveryDraft, file: _File, known: Known) -> DeliveryFlow | RelayFlow | None:
+def _names_function(node: Node) -> bool:
+    """Whether a delivery or relay names a function anywhere."""
+    if isinstance(node.value, list):
+        return any(_names_function(part) for part in node.value)
+    if not isinstance(node.value, dict):
+        return False
+    renders = "from" in node.value and node.value["from"].value == FileFrom.RENDER
+    named = bool(node.value.keys() & {"function", "same"})
+    return renders or named or any(_names_function(part) for part in node.value.values())
+
+
+def _delivery_of(draft: DeliveryDraft, file: _File) -> DeliveryFlow | RelayFlow:
     values = {name: value for name, value in draft.values.items() if name != "kind"}
     values.setdefault("title", values["name"])
     if draft.values["kind"] == "relay":

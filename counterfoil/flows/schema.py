@@ -10,7 +10,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from counterfoil.flows.shapes import FLOW, MAPPING_FILE
+from counterfoil.flows.shape import Shape
+from counterfoil.flows.shapes import HEAD, MAPPING_FILE
+from counterfoil.flows.shapes_flow import SHAPES
 
 DRAFT = "https://json-schema.org/draft/2020-12/schema"
 FOLDER = Path(__file__).parent
@@ -19,9 +21,25 @@ FOLDER = Path(__file__).parent
 def schemas() -> Mapping[str, dict[str, Any]]:
     """File name to schema."""
     return {
-        "flow.schema.json": {"$schema": DRAFT, "title": "Counterfoil flow", **FLOW.schema},
+        "flow.schema.json": {"$schema": DRAFT, "title": "Counterfoil flow", **_flow()},
         "mapping.schema.json": {"$schema": DRAFT, "title": "Counterfoil mapping", **MAPPING_FILE.schema},
     }
+
+
+def _flow() -> dict[str, Any]:
+    """What every flow has, and by its `kind` everything else: so an editor offers what fits, and nothing before the kind is known."""
+    head = {entry.name: {**entry.kind.schema, "description": entry.help} for entry in HEAD}
+    required = [entry.name for entry in HEAD if entry.required]
+    return {
+        "type": "object",
+        "required": required,
+        "properties": head,
+        "allOf": [_if(kind, SHAPES[kind]) for kind in SHAPES],
+    }
+
+
+def _if(kind: str, shape: Shape) -> dict[str, Any]:
+    return {"if": {"required": ["kind"], "properties": {"kind": {"const": kind}}}, "then": shape.schema}
 
 
 def main() -> None:

@@ -118,9 +118,7 @@ def scalar_kind(check: Callable[[Any], Any], needed: str, schema: Mapping[str, A
     """`check(value)` gives the value or raises ValueError, whose text (if any) is the problem. `needed` is the remedy."""
 
     def read(node: Node, report: Report, label: str) -> Any:
-        brace = _unquoted(node)
-        if brace:
-            report.fault(node.place, f"{label} has a brace without quotes.", f'Put quotes around it: "{brace}".')
+        if unquoted(node, report, label):
             return BAD
         try:
             if isinstance(node.value, dict | list) or node.value is None:
@@ -134,10 +132,29 @@ def scalar_kind(check: Callable[[Any], Any], needed: str, schema: Mapping[str, A
     return Kind(read, schema)
 
 
-def _unquoted(node: Node) -> str:
+def unquoted(node: Node, report: Report, label: str) -> bool:
     """`{since}` without quotes is a section to YAML: say so, since nothing in the file looks wrong."""
     names = list(node.value) if isinstance(node.value, dict) else []
-    return f"{{{names[0]}}}" if len(names) == 1 and node.value[names[0]].value is None else ""
+    if len(names) != 1 or not node.value[names[0]].bare:
+        return False
+    remedy = f'Put quotes around it: "{{{names[0]}}}".'
+    report.fault(node.place, f"{label} has a brace without quotes.", remedy)
+    return True
+
+
+def single() -> Kind:
+    """A text, a number, true, false or null, as it is written."""
+
+    def read(node: Node, report: Report, label: str) -> Any:
+        if unquoted(node, report, label):
+            return BAD
+        if isinstance(node.value, dict | list):
+            remedy = "Write a text, a number, true, false or null."
+            report.fault(node.place, f"{label} is {said(node.value)}.", remedy)
+            return BAD
+        return node.value
+
+    return Kind(read, {"type": ["string", "number", "boolean", "null"]})
 
 
 def _only(kind: type | tuple[type, ...]) -> Callable[[Any], Any]:
@@ -211,17 +228,23 @@ def listed(kind: Kind, needed: str, *, least: int = 1) -> Kind:
     return Kind(read, {"type": "array", "items": kind.schema, "minItems": least})
 
 
-def table(kind: Kind, needed: str) -> Kind:
-    """Free names to values of one kind."""
+def table(kind: Kind, needed: str, *, names: Kind | None = None) -> Kind:
+    """Free names to values of one kind; `names`: what they may be."""
 
     def read(node: Node, report: Report, label: str) -> Any:
         if not isinstance(node.value, dict):
             report.fault(node.place, f"{label} is {said(node.value)}.", needed)
             return BAD
+        good = [names is None or good_name(names, name, part, report, label) for name, part in node.value.items()]
         values = {name: kind.read(part, report, f"`{name}` in {label}") for name, part in node.value.items()}
-        return BAD if any(value is BAD for value in values.values()) else values
+        return BAD if not all(good) or any(value is BAD for value in values.values()) else values
 
     return Kind(read, {"type": "object", "additionalProperties": kind.schema})
+
+
+def good_name(names: Kind, name: str, part: Node, report: Report, label: str) -> bool:
+    """Whether a free name is one of `names`; with its fault where it is none."""
+    return names.read(Node(name, part.place), report, f"A name in {label}") is not BAD
 
 
 def plain(node: Node) -> Any:

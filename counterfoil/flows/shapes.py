@@ -442,19 +442,18 @@ DECISION = Shape(
 NAME = matching(r"[a-z0-9][a-z0-9_-]*", "Small letters, digits, - and _, at most 63 characters.", most=63)
 
 
-def head(kind: str) -> tuple[Entry, ...]:
-    """What every flow file begins with."""
-    return (
-        E("flow", NAME, "its name, such as customer-records.", attribute="name", required=True),
-        E("kind", choice((kind,)), f"{kind}.", required=True),
-        E("title", text(), "what people call it."),
-    )
+# What every flow file begins with.
+HEAD = (
+    E("flow", NAME, "its name, such as customer-records.", attribute="name", required=True),
+    E("kind", choice(("sync", "delivery", "relay")), "sync, delivery or relay.", required=True),
+    E("title", text(), "what people call it."),
+)
 
 
 FLOW = Shape(
     "flow",
     (
-        *head("sync"),
+        *HEAD,
         E("schedule", SCHEDULE_KIND, "when it runs; without one only by hand."),
         E("source", SOURCE.kind, "where records come from.", required=True, blank=None),
         E("pull", PULL.kind, "how fast."),

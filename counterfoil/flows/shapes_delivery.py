@@ -1,229 +1,51 @@
-"""The tables of a delivery flow's file: each name, what it may hold, and one line of help. `shapes.py` has what it shares with syncs.
+"""The tables of a delivery flow's file: kinds, replies, look-up, poll, upkeep. `shapes_call.py` has what it shares with relays.
 
 The published JSON Schema and the reference in the docs follow from these tables; a name added here must appear there.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 from counterfoil.flows.delivery import (
     BodyKeeping,
-    Breaker,
-    Call,
     Evidence,
     Expected,
-    FileFrom,
-    FileSpec,
     Inherits,
     Intake,
     KindSpec,
     LookUp,
-    NameRule,
     ParentSpec,
-    Part,
-    PartType,
     Poll,
     Recheck,
     ReplyRule,
     Requeue,
-    Target,
-    Tls,
     WatchedFolder,
     WatchedTable,
 )
+from counterfoil.flows.flow import OnFailure
 from counterfoil.flows.kinds import column, duration, matching, qualified_table, size
-from counterfoil.flows.shape import (
-    BAD,
-    Entry,
-    Kind,
-    Shape,
-    anything,
-    choice,
-    either,
-    flag,
-    listed,
-    number,
-    plain,
-    said,
-    table,
-    text,
-    whole,
+from counterfoil.flows.shape import BAD, Entry, Kind, Shape, choice, either, flag, listed, single, table, text, whole
+from counterfoil.flows.shapes import FUNCTION, NAME, SCHEDULE_KIND
+from counterfoil.flows.shapes import ON_FAILURE as OF_A_SYNC
+from counterfoil.flows.shapes_call import (
+    CALL,
+    FILE,
+    HEADER,
+    PATH,
+    PLAIN_CALL,
+    TARGET,
+    named,
+    reply_path,
+    single_template,
+    text_template,
+    with_call,
 )
-from counterfoil.flows.shapes import AUTH_KIND, FUNCTION, NAME, ON_FAILURE, SCHEDULE_KIND, TIMEOUTS
-from counterfoil.flows.template import TemplateError, compile_template
 from counterfoil.flows.yamlfile import Node, Report
 from counterfoil.model.delivery import Outcome, StepState
 from counterfoil.model.retry import RetryPolicy
 
 E = Entry
-METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
-PATH = matching(r"\S(?:.*\S)?", "Write a path with dots between names, such as data.id.", most=300)
-HEADER = matching(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+", "Write the name of a header, such as Idempotency-Key.")
-
-
-def template() -> Kind:
-    """Any value whose texts may hold placeholders."""
-
-    def read(node: Node, report: Report, label: str) -> Any:
-        value = plain(node)
-        try:
-            compile_template(value)
-        except TemplateError as error:
-            report.fault(node.place, str(error), "Write {payload.name}; a brace as such is written twice: {{ or }}.")
-            return BAD
-        return value
-
-    return Kind(read, {})
-
-
-def named(shape: Shape, build: Callable[..., Any], needed: str, pattern: Kind = NAME) -> Kind:
-    """A section of free names, each a section: a tuple of `build(name=…)` in the order written."""
-
-    def read(node: Node, report: Report, label: str) -> Any:
-        if not isinstance(node.value, dict) or not node.value:
-            report.fault(node.place, f"{label} is {said(node.value)}, not a section with names.", needed)
-            return BAD
-        made = []
-        for name, part in node.value.items():
-            good = pattern.read(Node(name, part.line, part.key_line), report, f"A name in {label}") is not BAD
-            values = shape.values(part, report)
-            if good and values is not None:
-                made.append(build(name=name, **values))
-        return tuple(made)
-
-    return Kind(read, {"type": "object", "additionalProperties": shape.schema})
-
-
-# --- the other side -----------------------------------------------------------------------------------------------
-
-_VALUES = table(text(empty=True), "Write names and values.")
-TLS = Shape(
-    "tls",
-    (
-        E("certificate", text(), "our certificate: a PEM file in the project folder, or ${NAME} for its path."),
-        E("key", text(), "its private key, in the same ways."),
-        E("authority", text(), "certificates of whom we trust, instead of the machine's own."),
-    ),
-    Tls,
-)
-BREAKER = Shape(
-    "breaker",
-    (
-        E("failures", whole(1), "failures in a row, over all hosts, after which nothing is sent for a while."),
-        E("open", duration(), "for how long at first; longer each time."),
-    ),
-    Breaker,
-)
-_TARGET = (
-    E("url", text(), 'the base address: "${GATEWAY_URL}".', required=True),
-    E("auth", AUTH_KIND, "how we show who we are; secrets as ${NAME}."),
-    E("headers", _VALUES, "headers of every call."),
-    E("tls", TLS.kind, "certificates of our own, and whom we trust."),
-    E(
-        "contract",
-        matching(r"[\w.-]+\.(yaml|yml|json)", "Name a file in contracts/, such as gateway.yaml."),
-        "the OpenAPI file in contracts/ that requests are held to.",
-    ),
-    E("timeouts", TIMEOUTS.kind, "how long to wait."),
-    E("reply_bytes", size(), "how much of a reply is read."),
-    E("concurrency", whole(1, 1000), "calls at one time, over all hosts."),
-    E("rate", number(above=0), "calls a second, over all hosts."),
-    E("bulk_share", number(0.01, 1), "the part of both that bulk re-runs may use; 0.25 is a quarter."),
-    E("breaker", BREAKER.kind, "when to stop for a while."),
-)
-TARGET = Shape("destination", _TARGET, Target, '{url: "${GATEWAY_URL}"}')
-
-# --- requests -----------------------------------------------------------------------------------------------------
-
-PART = Shape(
-    "part",
-    (
-        E("json", template(), "a template, sent as JSON."),
-        E("text", template(), "a template, sent as text."),
-        E("file", template(), "the item's file under this name; `true` for its own name."),
-    ),
-    lambda **given: given,
-)
-
-
-def _parts(node: Node, report: Report, label: str) -> Any:
-    if not isinstance(node.value, dict) or not node.value:
-        report.fault(
-            node.place, f"{label} is {said(node.value)}.", "Write `parameters: {json: {...}}` and `file: {file: true}`."
-        )
-        return BAD
-    made = []
-    for name, part in node.value.items():
-        given = PART.values(part, report)
-        if given is None:
-            return BAD
-        if len(given) != 1:
-            report.fault(part.place, f"The part `{name}` needs one of json, text and file.", "Write exactly one.")
-            return BAD
-        ((kind, content),) = given.items()
-        made.append(Part(name, PartType(kind), None if kind == "file" and content is True else content))
-    return tuple(made)
-
-
-PARTS = Kind(_parts, {"type": "object", "additionalProperties": PART.schema})
-_CALL = (
-    E("method", choice(METHODS), "GET, POST, PUT, PATCH or DELETE.", required=True, blank="POST"),
-    E("path", template(), "after the address, with placeholders: /clients/{payload.caseref}/reports.", required=True),
-    E("query", table(template(), "Write names and values."), "parameters."),
-    E("headers", table(template(), "Write names and values."), "headers of this call."),
-    E("body", template(), "the JSON body, with placeholders."),
-    E("function", FUNCTION, "a function of functions.py that makes the JSON body of an item."),
-    E("parts", PARTS, "a multipart body: its parts by name."),
-)
-CALL = Shape("call", _CALL, Call, "{method: POST, path: /documents, body: {...}}")
-_CALL_NAMES = frozenset(entry.name for entry in _CALL)
-
-
-def with_call(build: Callable[..., Any]) -> Callable[..., Any]:
-    """A section that holds a call and more: the call's names go into one Call."""
-
-    def make(**given: Any) -> Any:
-        call = Call(**{name: given.pop(name) for name in list(given) if name in _CALL_NAMES and name != "function"})
-        return build(call=call, **given)
-
-    return make
-
-
-# --- files --------------------------------------------------------------------------------------------------------
-
-FILE = Shape(
-    "file",
-    (
-        E("from", choice(FileFrom), "item, object, payload, render or static.", attribute="source"),
-        E(
-            "value",
-            template(),
-            "the object's key, the payload's path, the function, or the file in the project folder.",
-        ),
-        E("name", template(), "what it is called there; the item's own name if not given."),
-        E("content_type", text(), "such as application/pdf; by extension if not given."),
-        E(
-            "types",
-            listed(
-                matching(r"[a-z0-9]{1,10}", "Write extensions in small letters: [pdf, png]."),
-                "Write a list: [pdf, png].",
-            ),
-            "extensions the other side takes.",
-        ),
-        E("least", size(), "the smallest it may be."),
-        E("most", size(), "the largest it may be."),
-        E("most_by_type", table(size(), "Write extensions and sizes: {pdf: 150MB}."), "the largest by extension."),
-        E("encrypted", flag(), "whether encrypted PDFs are taken; false if not given."),
-        E("ascii_text", flag(), "whether text files must be plain ASCII."),
-        E("names", choice(NameRule), "how names are cleaned: as_it_is, underscore or last_dot."),
-        E("name_length", whole(5, 1000), "the most characters of a name."),
-        E("required", flag(), "false: an item without a file is sent without."),
-    ),
-    FileSpec,
-    "{from: item, types: [pdf], most: 15MB}",
-)
 
 # --- kinds --------------------------------------------------------------------------------------------------------
 
@@ -247,9 +69,13 @@ EXPECTED = Shape(
     "expected",
     (
         E("of", NAME, "the kind of item that says so.", required=True),
-        E("key", template(), "the key it must have, over that item: {key}/attachment/{each.id}.", required=True),
+        E("key", text_template(empty=False), "the key it must have: {key}/attachment/{each.id}.", required=True),
         E("for_each", PATH, "a list in that item's payload: one for each entry."),
-        E("when", table(anything(), "Write paths and values: {qualified: true}."), "only where its payload says so."),
+        E(
+            "when",
+            table(single(), "Write paths and values: {qualified: true}.", names=PATH),
+            "only where its payload says so.",
+        ),
         E("within", duration(), "so long after that item was accepted; 1h if not given."),
     ),
     Expected,
@@ -279,7 +105,8 @@ KIND = Shape(
     ),
     _kind,
 )
-KINDS = named(KIND, _kind, "Write the kinds in their order: `report: {create: {...}}`, a parent before its children.")
+_IN_ORDER = "Write the kinds in their order: `report: {create: {...}}`, a parent before its children."
+KINDS = named(KIND, _kind, _IN_ORDER, NAME)
 
 # --- replies ------------------------------------------------------------------------------------------------------
 
@@ -307,7 +134,13 @@ def _range(value: Any) -> range | None:
     return None
 
 
-STATUS = Kind(_status, {"anyOf": [{"type": "integer"}, {"type": "string"}, {"type": "array"}]})
+_ONE_STATUS = {
+    "anyOf": [
+        {"type": "integer", "minimum": 100, "maximum": 599},
+        {"type": "string", "pattern": "^([1-5][xX]{2}|[1-5][0-9]{2}-[1-5][0-9]{2})$"},
+    ]
+}
+STATUS = Kind(_status, {"anyOf": [*_ONE_STATUS["anyOf"], {"type": "array", "items": _ONE_STATUS, "minItems": 1}]})
 REPLY = Shape(
     "reply",
     (
@@ -322,7 +155,11 @@ REPLY = Shape(
         E("status", STATUS, "statuses it is about.", attribute="statuses"),
         E("code", text(), "the error's code, `*` at its end for anything."),
         E("says", text(), "a part of the body, whatever its case."),
-        E("body", table(anything(), "Write paths and values: {error.code: X}."), "values at paths of the body."),
+        E(
+            "body",
+            table(single(), "Write paths and values: {error.code: X}.", names=PATH),
+            "values at paths of the body.",
+        ),
         E("receipt", PATH, "where the receipt stands, of done and duplicate."),
         E(
             "fault",
@@ -345,10 +182,14 @@ STATUSES = Kind(_absent, STATUS.schema)
 LOOK_UP = Shape(
     "look_up",
     (
-        *(entry for entry in _CALL if entry.name != "function"),
+        *PLAIN_CALL,
         E("destination", TARGET.kind, "another system than the one that is delivered to.", attribute="target"),
-        E("items", PATH, "where the list stands in the answer; nothing for the answer itself."),
-        E("match", table(template(), "Write paths of an entry and what must stand there."), "which entry is the item."),
+        E("items", reply_path(empty=True), "where the list stands in the answer; nothing for the answer itself."),
+        E(
+            "match",
+            table(single_template(), 'Write paths and values: {ref: "{key}"}.', names=PATH),
+            "which entry is the item.",
+        ),
         E("function", FUNCTION, "a function (answer, item) that gives the receipt or None, instead."),
         E("receipt", PATH, "where the entry holds the receipt; id if not given."),
         E("absent", STATUSES, "statuses that mean: not there; 404 if not given."),
@@ -370,10 +211,10 @@ RECHECK = Shape(
 POLL = Shape(
     "poll",
     (
-        *(entry for entry in _CALL if entry.name != "function"),
+        *PLAIN_CALL,
         E("ids", whole(1, 10_000), "receipts in one call."),
         E("id_type", choice(("string", "integer")), "how they are written."),
-        E("items", PATH, "where the list of answers stands; nothing for the body itself."),
+        E("items", reply_path(empty=True), "where the list of answers stands; nothing for the body itself."),
         E("id", PATH, "of an entry: its receipt."),
         E("status", PATH, "of an entry: its status."),
         E(
@@ -401,11 +242,6 @@ POLL = Shape(
 
 # --- upkeep -------------------------------------------------------------------------------------------------------
 
-
-def _retry(**given: Any) -> RetryPolicy:
-    return RetryPolicy(**given)
-
-
 RETRY = Shape(
     "retry",
     (
@@ -414,18 +250,17 @@ RETRY = Shape(
         E("budget", duration(), "how long it is tried before a person must look."),
         E("crashes", whole(1, 100), "of a worker over one item before a person must look."),
     ),
-    _retry,
+    RetryPolicy,
 )
+_FAULTS = "Write fault words, * at their end for anything: [unreachable, http_5*]."
+_FAULT_WORDS = matching(r"[a-z0-9][a-z0-9_]*\*?", _FAULTS, most=60)
 REQUEUE = Shape(
     "requeue",
     (
         E("schedule", SCHEDULE_KIND, "when: five fields, or a section.", required=True, blank=None),
         E(
             "faults",
-            listed(
-                matching(r"[a-z*][a-z0-9_]*\*?", "Write fault words: [unreachable, http_5*]."),
-                "Write fault words: [unreachable, http_5*].",
-            ),
+            listed(_FAULT_WORDS, _FAULTS),
             "which faults; * at the end for anything.",
             required=True,
             blank=(),
@@ -435,7 +270,8 @@ REQUEUE = Shape(
     ),
     Requeue,
 )
-REQUEUES = named(REQUEUE, Requeue, "Write names with sections: `overnight: {schedule: ..., faults: [...]}`.")
+_RULES = "Write names with sections: `overnight: {schedule: ..., faults: [...]}`."
+REQUEUES = named(REQUEUE, Requeue, _RULES, NAME)
 EVIDENCE = Shape(
     "evidence",
     (
@@ -445,11 +281,14 @@ EVIDENCE = Shape(
             listed(PATH, "Write a list of paths: [data.email, items.*.name]."),
             "paths whose values are never kept; * for any.",
         ),
-        E("most", whole(100, 100_000), "characters of a body that are kept."),
+        E("most", size(), "how much of a body is kept; 4KB if not given."),
     ),
     Evidence,
 )
-_COLUMNS = table(anything(), "Write columns and values: {status: QUEUED}.")
+_COLUMNS = table(single(), "Write columns and values: {status: QUEUED}.", names=column())
+_KIND_OR_COLUMN = matching(
+    r"[a-z0-9][a-z0-9_-]*|\{[A-Za-z_][A-Za-z0-9_]*\}", 'Write a kind, or "{column}" where a column names it.', most=65
+)
 WATCHED_TABLE = Shape(
     "table",
     (
@@ -457,7 +296,7 @@ WATCHED_TABLE = Shape(
         E("key", column(), "the column that names a row.", required=True),
         E("where", _COLUMNS, "columns and values that say a row is waiting.", required=True, blank={}),
         E("taken", _COLUMNS, "columns and values it is given.", required=True, blank={}),
-        E("kind", text(), "the kind, or {column}.", required=True),
+        E("kind", _KIND_OR_COLUMN, "the kind, or {column}.", required=True),
         E("parent", column(), "the column with the parent's key."),
         E("group", column(), "the column with the group."),
         E("file", column(), "the column with the key of its file in the object store."),
@@ -485,7 +324,10 @@ INTAKE = Shape(
     ),
     Intake,
 )
-
+# What is rejected is counted by syncs only.
+ON_FAILURE = Shape(
+    "on_failure", tuple(entry for entry in OF_A_SYNC.entries if entry.name in ("owner", "due")), OnFailure
+)
 
 DELIVERY_ENTRIES = (
     E(

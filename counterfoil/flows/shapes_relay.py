@@ -8,11 +8,20 @@ from typing import Any
 from counterfoil.flows.delivery import Call, Endpoint, ErrorShape, Find, RelayOperation
 from counterfoil.flows.kinds import duration, matching, size
 from counterfoil.flows.shape import Entry, Shape, choice, listed, whole
-from counterfoil.flows.shapes import AUTH_KIND, FUNCTION, ON_FAILURE
-from counterfoil.flows.shapes_delivery import CALL, EVIDENCE, FILE, REPLY, TARGET, named, template
+from counterfoil.flows.shapes import AUTH_KIND, FUNCTION
+from counterfoil.flows.shapes_call import (
+    CALL,
+    CONTRACT_FILE,
+    FILE,
+    TARGET,
+    named,
+    odd_path,
+    template,
+    text_template,
+)
+from counterfoil.flows.shapes_delivery import EVIDENCE, ON_FAILURE, REPLY
 
 E = Entry
-CONTRACT_FILE = matching(r"[\w.-]+\.(yaml|yml|json)", "Name a file in contracts/, such as gateway.yaml.")
 ENDPOINT = Shape(
     "endpoint",
     (
@@ -29,9 +38,14 @@ FIND = Shape(
     "find",
     (
         E("method", choice(("GET", "POST")), "GET or POST.", required=True, blank="GET"),
-        E("path", template(), "after the destination's address.", required=True),
+        E("path", text_template(odd=odd_path), "after the destination's address.", required=True),
         E("query", CALL.entries[2].kind, "parameters."),
-        E("alone", template(), "one call at a time for each of these: {path.caseref}/{path.id}.", required=True),
+        E(
+            "alone",
+            text_template(empty=False),
+            "one call at a time for each of these: {path.caseref}/{path.id}.",
+            required=True,
+        ),
         E("function", FUNCTION, "a function (answer, request) that gives what {found} is."),
         E(
             "same",

@@ -1,7 +1,8 @@
 """Templates of requests, replies and keys: JSON values whose texts hold `{placeholders}`, compiled once and filled for each item. Pure.
 
 A text that is one placeholder gives the value with its own type; inside a longer text it is written as text. `{x?}` may be absent: as a
-whole entry it is left out. `{{` and `}}` are braces. No expressions: a function of the project says what a path can't.
+whole entry it is left out. `{{` and `}}` are braces, `${NAME}` is left for the environment. No expressions: a function of the project says
+what a path can't.
 """
 
 from __future__ import annotations
@@ -9,15 +10,20 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from math import isfinite
+from typing import Any, Final, NoReturn
 from urllib.parse import quote
 
 import msgspec
 
+from counterfoil.flows.kinds import REFERENCE
 from counterfoil.model.errors import Refused
 
-_PLACEHOLDER = re.compile(r"\{\{|\}\}|\{([A-Za-z_][\w.\-\[\]]*)(\?)?\}|[{}]")
+_PATH = r"[A-Za-z_]\w*(?:\.[^\s.{}\[\]?](?:[^.{}\[\]?]*[^\s.{}\[\]?])?)*"
+_TOKEN = re.compile(rf"\{{\{{|\}}\}}|{REFERENCE.pattern}|\{{({_PATH})(\?)?\}}|[{{}}]")
 _LEFT_OUT: Final = object()  # what an absent optional gives
+_AS_IT_STANDS = "/%:@!$&'()*+,;=~?"  # in the declared text of a path
+_SHOWN = 60
 
 Scope = Mapping[str, Any]
 Filler = Callable[[Scope], Any]
@@ -28,9 +34,9 @@ class MissingValueError(Refused):
 
     fault = "missing_value"
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, what: str = "missing") -> None:
         super().__init__(
-            f"`{path}` is missing.", "Hand the item in anew with it; or write {" + path + "?} where it may be absent."
+            f"`{path}` is {what}.", "Hand the item in anew with it; or write {" + path + "?} where it may be absent."
         )
         self.path = path
 
@@ -41,79 +47,47 @@ class TemplateError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Template:
-    """`names`: the paths it reads, without those that may be absent told apart."""
+    """`fill(scope)` raises MissingValueError, and Refused for a value that can't stand where it should. `names`: all paths it reads;
+    `required`: those that must be there."""
 
     fill: Filler
     names: frozenset[str]
+    required: frozenset[str]
 
 
 def compile_template(value: Any) -> Template:
-    """A template of nested values. Raises TemplateError for a brace that is none of ours."""
-    names: set[str] = set()
-    filler = _compile(value, names)
+    """A template of nested values. An absent optional that is the whole of it gives None. Raises TemplateError."""
+    compiler = _Compiler()
+    filler, optional = compiler.value(value)
 
     def fill(scope: Scope) -> Any:
         made = filler(scope)
         return None if made is _LEFT_OUT else made
 
-    return Template(fill, frozenset(names))
+    return compiler.template(fill if optional else filler)
 
 
 def compile_path(text: str) -> Template:
-    """A template of a URL path: every value percent-encoded, so that it never climbs nor adds a parameter."""
-    names: set[str] = set()
-    parts = _parts(text, names)
+    """A template of a URL's path or query: every value percent-encoded fully, so that it neither climbs nor adds a parameter.
+
+    Filling raises MissingValueError where a value that must be there is empty, and Refused where a whole segment would be dots:
+    encoded or not, the other side may take them for the way up. Raises TemplateError.
+    """
+    compiler = _Compiler()
+    parts = [
+        quote(part, safe=_AS_IT_STANDS) if isinstance(part, str) else _encoded(part) for part in compiler.parts(text)
+    ]
 
     def fill(scope: Scope) -> str:
-        return "".join(part if isinstance(part, str) else _encoded(part.text(scope)) for part in parts)
+        made = "".join([part if isinstance(part, str) else part(scope) for part in parts])
+        if "%2E" in made or "/." in made:
+            _stay(made)
+        return made
 
-    return Template(fill, frozenset(names))
-
-
-def _encoded(text: str) -> str:
-    encoded = quote(text, safe="")
-    return encoded if text.strip(".") else encoded.replace(".", "%2E")
+    return compiler.template(fill)
 
 
-# --- compiling ------------------------------------------------------------------------------------------------
-
-
-def _compile(value: Any, names: set[str]) -> Filler:
-    if isinstance(value, str):
-        return _compile_text(value, names)
-    if isinstance(value, Mapping):
-        return _compile_mapping(value, names)
-    if isinstance(value, list | tuple):
-        return _compile_list(value, names)
-    return lambda scope: value
-
-
-def _compile_mapping(value: Mapping[str, Any], names: set[str]) -> Filler:
-    fillers = [(name, _compile(part, names)) for name, part in value.items()]
-
-    def fill(scope: Scope) -> dict[str, Any]:
-        return {name: made for name, filler in fillers if (made := filler(scope)) is not _LEFT_OUT}
-
-    return fill
-
-
-def _compile_list(value: list[Any] | tuple[Any, ...], names: set[str]) -> Filler:
-    fillers = [_compile(part, names) for part in value]
-
-    def fill(scope: Scope) -> list[Any]:
-        return [made for filler in fillers if (made := filler(scope)) is not _LEFT_OUT]
-
-    return fill
-
-
-def _compile_text(text: str, names: set[str]) -> Filler:
-    parts = _parts(text, names)
-    if all(isinstance(part, str) for part in parts):
-        whole = "".join(part for part in parts if isinstance(part, str))
-        return lambda scope: whole
-    if len(parts) == 1 and isinstance(parts[0], _Reference):
-        return parts[0].value
-    return lambda scope: "".join(part if isinstance(part, str) else part.text(scope) for part in parts)
+# --- values -------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,44 +95,173 @@ class _Reference:
     """A placeholder: where its value stands in the scope."""
 
     path: str
-    names: tuple[str, ...]
     optional: bool
 
-    def value(self, scope: Scope) -> Any:
-        found: Any = scope
-        for name in self.names:
-            found = found.get(name) if isinstance(found, dict) else None
-            if found is None:
-                if self.optional:
-                    return _LEFT_OUT
-                raise MissingValueError(self.path)
-        return found
+    @property
+    def value(self) -> Filler:
+        """A function of the scope; the usual depths are written out, since this runs for every value of every item."""
+        return _BY_DEPTH.get(self.path.count("."), _deep)(self)
 
-    def text(self, scope: Scope) -> str:
-        found = self.value(scope)
-        if found is _LEFT_OUT:
-            return ""
-        if isinstance(found, str):
-            return found
-        if isinstance(found, Mapping | list | tuple):
-            raise Refused(
-                f"`{self.path}` is no single value.", "Only a single value can stand in a text.", fault="bad_payload"
-            )
-        return msgspec.json.encode(found).decode().strip('"')
+    @property
+    def text(self) -> Callable[[Scope], str]:
+        value, path = self.value, self.path
+
+        def text(scope: Scope) -> str:
+            found = value(scope)
+            return found if type(found) is str else _written(path, found)
+
+        return text
+
+    def absent(self) -> Any:
+        if self.optional:
+            return _LEFT_OUT
+        raise MissingValueError(self.path)
 
 
-def _parts(text: str, names: set[str]) -> list[str | _Reference]:
-    parts: list[str | _Reference] = []
-    at = 0
-    for found in _PLACEHOLDER.finditer(text):
-        parts.append(text[at : found.start()])
-        at = found.end()
-        if found[0] in ("{{", "}}"):
-            parts.append(found[0][0])
-        elif found[1] is None:
-            raise TemplateError(f"A brace in `{text[:60]}` belongs to no placeholder.")
-        else:
-            names.add(found[1])
-            parts.append(_Reference(found[1], tuple(found[1].split(".")), found[2] is not None))
-    parts.append(text[at:])
-    return [part for part in parts if part != ""] or [""]
+def _flat(reference: _Reference) -> Filler:
+    name = reference.path
+
+    def value(scope: Scope) -> Any:
+        found = scope.get(name)
+        return reference.absent() if found is None else found
+
+    return value
+
+
+def _inner(reference: _Reference) -> Filler:
+    outer, _, name = reference.path.partition(".")
+
+    def value(scope: Scope) -> Any:
+        section = scope.get(outer)
+        found = section.get(name) if isinstance(section, dict) else _entry(section, name)
+        return reference.absent() if found is None else found
+
+    return value
+
+
+def _deep(reference: _Reference) -> Filler:
+    first, *names = reference.path.split(".")
+
+    def value(scope: Scope) -> Any:
+        found = scope.get(first)
+        for name in names:
+            found = found.get(name) if isinstance(found, dict) else _entry(found, name)
+        return reference.absent() if found is None else found
+
+    return value
+
+
+_BY_DEPTH: Mapping[int, Callable[[_Reference], Filler]] = {0: _flat, 1: _inner}
+
+
+def _entry(section: Any, name: str) -> Any:
+    return section.get(name) if isinstance(section, Mapping) else None
+
+
+def _written(path: str, found: Any) -> str:
+    """A value inside a text, as JSON writes it. Raises Refused for what is no single value."""
+    if found is _LEFT_OUT:
+        return ""
+    if isinstance(found, str):
+        return str(found)
+    if isinstance(found, Mapping | list | tuple):
+        _refuse(path, "is no single value")
+    if isinstance(found, float) and not isfinite(found):
+        _refuse(path, "is no number that JSON can hold")
+    return msgspec.json.encode(found).decode().strip('"')
+
+
+def _refuse(path: str, what: str) -> NoReturn:
+    remedy = "Only a text, a number, true or false can stand in a text; hand the item in anew."
+    raise Refused(f"`{path}` {what}.", remedy, fault="bad_payload")
+
+
+def _encoded(reference: _Reference) -> Callable[[Scope], str]:
+    text, path = reference.text, reference.path
+
+    def encoded(scope: Scope) -> str:
+        plain = text(scope)
+        if not plain and not reference.optional:
+            raise MissingValueError(path, "empty")
+        try:
+            made = quote(plain, safe="")
+        except UnicodeEncodeError:
+            _refuse(path, "is no text that can be sent")
+        return made if plain.strip(".") else made.replace(".", "%2E")
+
+    return encoded
+
+
+def _stay(made: str) -> None:
+    if any(segment.replace("%2E", ".") in (".", "..") for segment in made.split("/")):
+        remedy = "Correct the payload and hand the item in anew."
+        raise Refused("A value of one or two dots would climb out of the path.", remedy, fault="bad_payload")
+
+
+# --- compiling ----------------------------------------------------------------------------------------------------
+
+
+class _Compiler:
+    """Values to fillers, each with whether it may be left out; the paths they read are gathered on the way."""
+
+    def __init__(self) -> None:
+        self.references: list[_Reference] = []
+
+    def template(self, fill: Filler) -> Template:
+        return Template(
+            fill,
+            frozenset(one.path for one in self.references),
+            frozenset(one.path for one in self.references if not one.optional),
+        )
+
+    def value(self, value: Any) -> tuple[Filler, bool]:
+        if isinstance(value, str):
+            return self.text(value)
+        if isinstance(value, Mapping):
+            return self.mapping(value), False
+        if isinstance(value, list | tuple):
+            return self.sequence(value), False
+        return (lambda scope: value), False
+
+    def mapping(self, value: Mapping[str, Any]) -> Filler:
+        for name in value:
+            if any(token[1] for token in _TOKEN.finditer(name)):
+                raise TemplateError(f"The name `{name[:_SHOWN]}` holds a placeholder; only values are filled in.")
+        fillers = [(name, *self.value(part)) for name, part in value.items()]
+        entries = [(name, filler) for name, filler, _ in fillers]
+        if not any(optional for *_, optional in fillers):
+            return lambda scope: {name: filler(scope) for name, filler in entries}
+        return lambda scope: {name: made for name, filler in entries if (made := filler(scope)) is not _LEFT_OUT}
+
+    def sequence(self, value: list[Any] | tuple[Any, ...]) -> Filler:
+        fillers = [self.value(part)[0] for part in value]
+        return lambda scope: [made for filler in fillers if (made := filler(scope)) is not _LEFT_OUT]
+
+    def text(self, text: str) -> tuple[Filler, bool]:
+        parts = self.parts(text)
+        if len(parts) == 1 and isinstance(parts[0], _Reference):
+            return parts[0].value, parts[0].optional
+        if all(isinstance(part, str) for part in parts):
+            whole = "".join(part for part in parts if isinstance(part, str))
+            return (lambda scope: whole), False
+        pieces = [part if isinstance(part, str) else part.text for part in parts]
+        return (lambda scope: "".join([one if isinstance(one, str) else one(scope) for one in pieces])), False
+
+    def parts(self, text: str) -> list[str | _Reference]:
+        """The text cut at its placeholders; doubled braces are single ones already."""
+        parts: list[str | _Reference] = []
+        at = 0
+        for token in _TOKEN.finditer(text):
+            parts.append(text[at : token.start()])
+            parts.append(self._part(token, text))
+            at = token.end()
+        parts.append(text[at:])
+        return [part for part in parts if part != ""]
+
+    def _part(self, token: re.Match[str], text: str) -> str | _Reference:
+        if token[1]:
+            self.references.append(_Reference(token[1], token[2] is not None))
+            return self.references[-1]
+        if len(token[0]) == 1:
+            raise TemplateError(f"A brace in `{text[:_SHOWN]}{'…' * (len(text) > _SHOWN)}` belongs to no placeholder.")
+        return token[0] if token[0].startswith("$") else token[0][0]

@@ -6,7 +6,7 @@ Refused on purpose: anchors and aliases (a small file must not unfold into a lar
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -22,11 +22,15 @@ MAX_BYTES = 1_000_000
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """`value`: a scalar, a dict of name to Node, or a list of Node. `line` counts from 1; `key_line` is where its name stands."""
+    """`value`: a scalar, a dict of name to Node, or a list of Node. `line` counts from 1; `key_line` is where its name stands.
+
+    `bare`: in braces, a name and nothing else, as in `{since}`: a placeholder without its quotes.
+    """
 
     value: Any
     line: int
     key_line: int = 0
+    bare: bool = False
 
     def at(self, *names: str) -> Node:
         """The node at `names`, or as near to it as the file goes: for its line."""
@@ -177,7 +181,9 @@ class _Builder:
             elif key.value == "<<":
                 self.report.fault(line, "`<<` merges another part of the file.", "Write its entries out here.")
             else:
-                made[key.value] = self.build(value, line)
+                built = self.build(value, line)
+                bare = bool(node.flow_style) and built.value is None and value.value == ""
+                made[key.value] = replace(built, bare=bare)
         return made
 
     def _scalar(self, node: ScalarNode, line: int) -> Any:

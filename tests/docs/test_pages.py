@@ -62,16 +62,19 @@ def test_flow_files_load(block: Block, tmp_path: Path) -> None:
     assert name
     (tmp_path / "flows" / f"{name[1]}.yaml").write_text(block.text)
     (tmp_path / "functions.py").write_text(_of(block.page, "python"))
+    (tmp_path / "contracts").mkdir()
+    for contract in re.findall(r"^ +contract: (\S+)$", block.text, re.M):
+        (tmp_path / "contracts" / contract).touch()
     project = load_project(tmp_path)
     assert [str(fault) for fault in project.faults] == []
-    assert set(project.flows) == {name[1]}
+    assert project.names == (name[1],)
 
 
 @pytest.mark.parametrize("folder", EXAMPLES, ids=lambda folder: folder.name)
 def test_examples_load(folder: Path) -> None:
     project = load_project(folder)
     assert [str(fault) for fault in project.faults] == []
-    assert set(project.flows) == {folder.name}
+    assert folder.name in project.names
 
 
 @pytest.mark.parametrize("page", [p for p in pages() if commands(p)], ids=lambda page: str(page.relative_to(ROOT)))
