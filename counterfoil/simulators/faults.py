@@ -14,6 +14,11 @@ PASSING = (
     "latency", "html", "invalid_json", "error_body", "empty",
 )  # fmt: skip
 LAMBDA_PASSING = ("function_error", "task_timeout", "status500", "empty_body")
+LIGHTHOUSE_PASSING = (
+    "lost_reply", "error500_verify", "error502", "error504", "error504_stored", "html500", "unknown_step", "unknown_status",
+    "omit_not_found",
+)  # fmt: skip
+STORE_PASSING = ("lost_reply", "slow_down", "access_denied")
 MARKS = (
     "duplicates",
     "vanish",
@@ -23,9 +28,17 @@ MARKS = (
     "score_out_of_range",
     "huge_record",
 )
+LIGHTHOUSE_MARKS = (
+    "fail_evidence", "fail_gateway", "stall_evidence", "stall_gateway", "reopen", "revoke", "strange_step", "strange_status",
+    "not_found_once", "unknown_claimant",
+)  # fmt: skip
+STORE_MARKS = ("missing",)
 PAGING = ("endless_list",)
+LASTING = frozenset((*MARKS, *LIGHTHOUSE_MARKS, *STORE_MARKS, *PAGING))
 SPELLS = {"burst": ("error500", "error503"), "expired_token": ("expired_token",)}
-ENDPOINTS = ("list", "detail", "write")
+ENDPOINTS = (
+    "list", "detail", "write", "token", "upload", "validate", "status", "get", "head", "put", "delete", "multipart",
+)  # fmt: skip
 
 
 def parse_faults(texts: Iterable[str]) -> dict[str, str]:
@@ -92,7 +105,7 @@ class Faults:
         if self._spell:
             return self._spell.pop()
         for name, (rate, where) in self.rates.items():
-            if name in MARKS or name in PAGING or (where and where != endpoint):
+            if name in LASTING or (where and where != endpoint):
                 continue
             if self.draw(name, place, self._seen[place]) < rate:
                 return self._begin_spell(name)
