@@ -18,6 +18,8 @@ from typing import Any
 import asyncpg
 
 from counterfoil import __version__
+from counterfoil.app_deliveries import Deliveries
+from counterfoil.connectors import contract
 from counterfoil.connectors.registry import build_source
 from counterfoil.connectors.table import Table, TablePlan
 from counterfoil.engine import dry, presence, retry, sync
@@ -28,6 +30,7 @@ from counterfoil.engine.progress import DryRun, OnProgress, Progress
 from counterfoil.engine.retry import Retried
 from counterfoil.engine.upkeep.prune import Prune
 from counterfoil.engine.upkeep.schedule import next_fire
+from counterfoil.flows.delivery import DeliveryFlow, RelayFlow
 from counterfoil.flows.flow import SyncFlow
 from counterfoil.flows.load import Project, load_project
 from counterfoil.flows.mapping import compile_mapping
@@ -75,8 +78,14 @@ class App:
     notes: tuple[str, ...] = ()
     revive: Callable[[], None] | None = None
     misfits: dict[str, str] = field(default_factory=dict)  # flows whose table does not take their records, and why
+    deliveries: Deliveries = field(init=False)
     _jobs: dict[str, SyncJob] = field(default_factory=dict)
     _gates: dict[str, Gate] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.deliveries = Deliveries(
+            self.folder, self.settings, self.project, self.ledger, self.clock, self.environment
+        )
 
     # --- flows ----------------------------------------------------------------------------------------------------
 
@@ -95,9 +104,13 @@ class App:
         async with self.ledger.session() as session:
             known = {row["name"]: row for row in await flows.list_(session)}
         plans = await self._plans(list(self.project.flows.values()))
-        return tuple(
-            FlowPlan(plan.flow, (*plan.changes, *self._schedule_change(plan.flow, known)), plan.faults)
-            for plan, _ in plans
+        others = [*self.project.deliveries, *self.project.relays]
+        return (
+            *(
+                FlowPlan(plan.flow, (*plan.changes, *self._schedule_change(plan.flow, known)), plan.faults)
+                for plan, _ in plans
+            ),
+            *(FlowPlan(name, () if name in known else (f"new flow {name}",), ()) for name in sorted(others)),
         )
 
     async def _plans(self, chosen: Sequence[SyncFlow]) -> list[tuple[FlowPlan, TablePlan]]:
@@ -131,6 +144,8 @@ class App:
         The owner's login is needed only where a table has to change; a worker's own may do the rest.
         """
         chosen = [self.flow(name) for name in (names if names is not None else sorted(self.project.flows))]
+        if names is None:
+            await self.register_deliveries()
         plans = await self._plans(chosen)
         if faults := [f"{plan.flow}: {fault}" for plan, _ in plans for fault in plan.faults]:
             raise UsageError("A table does not match its flow. " + " ".join(faults), "`counterfoil plan` shows it all.")
@@ -147,12 +162,22 @@ class App:
         self.misfits = {plan.flow: " ".join(plan.faults) for plan, _ in plans if plan.faults}
         for name, problem in self.misfits.items():
             log.error("flow.refused", flow=name, problem=problem)
+        await self.register_deliveries()
         await self.apply([plan.flow for plan, _ in plans if plan.flow not in self.misfits])
         async with self.ledger.transaction() as session:
             for name in self.misfits:
                 await self._register(session, self.flow(name))
 
-    async def _register(self, session: Any, flow: SyncFlow) -> None:
+    async def register_deliveries(self) -> None:
+        """Delivery and relay flows with their kinds, as declared now."""
+        async with self.ledger.transaction() as session:
+            for delivery in self.project.deliveries.values():
+                await self._register(session, delivery)
+                await self.deliveries.register_kinds(session, delivery)
+            for relay in self.project.relays.values():
+                await self._register(session, relay)
+
+    async def _register(self, session: Any, flow: SyncFlow | DeliveryFlow | RelayFlow) -> None:
         definition, failure = hashlib.sha256(repr(flow).encode()).hexdigest(), flow.on_failure
         await flows.register(
             session, flow.name, title=flow.title, owner=failure.owner, case_due=failure.due, definition=definition
@@ -180,18 +205,22 @@ class App:
 
     async def set_schedules(self) -> None:
         """Schedules as declared; a flow without one is run by hand only. A changed cron starts anew."""
+        declared = [
+            (name, flows.RUN, flow.schedule) for name, flow in sorted(self.project.flows.items()) if flow.schedule
+        ]
+        declared += self.deliveries.schedules()
         async with self.ledger.transaction() as connection:
-            scheduled = {name: flow.schedule for name, flow in self.project.flows.items() if flow.schedule}
-            for name, schedule in sorted(scheduled.items()):
+            for flow, name, schedule in declared:
                 await flows.set_schedule(
                     connection,
-                    name,
+                    flow,
+                    name=name,
                     cron=schedule.cron,
                     timezone=schedule.timezone,
                     catch_up=schedule.catch_up.value,
                     next_fire_at=next_fire(schedule.cron, schedule.timezone, self.clock.now()),
                 )
-            await flows.drop_schedules(connection, keep=sorted(scheduled))
+            await flows.drop_schedules(connection, keep=[(flow, name) for flow, name, _ in declared])
 
     # --- jobs -----------------------------------------------------------------------------------------------------
 
@@ -233,6 +262,7 @@ class App:
         for job in self._jobs.values():
             await job.source.close()
         self._jobs.clear()
+        await self.deliveries.close()
 
     async def probe(self) -> dict[str, str | ConnectorError]:
         """Reach each flow's source with our credentials: what answered, or what is wrong."""
@@ -432,7 +462,17 @@ class App:
         async with presence.present(self.dsn, __version__) as here:
             queue = Queue(self.dsn, concurrent=self.settings.worker_slices, revive=self.revive)
             job_of: Callable[[str], SyncJob] = lambda name: self.job(name, here.worker)  # noqa: E731
-            worker = Worker(self.ledger, self.clock, self.project.flows, here, queue, job_of)
+            worker = Worker(
+                self.ledger,
+                self.clock,
+                self.project.flows,
+                here,
+                queue,
+                job_of,
+                deliveries=self.project.deliveries,
+                delivery_of=lambda name: self.deliveries.job(name, here.worker),
+                intakes=self.deliveries.intakes(),
+            )
             try:
                 await worker.run(stop, schedules=schedules)
             finally:
@@ -460,7 +500,7 @@ async def open_app(
     """
     environment = os.environ if environment is None else environment
     settings = load_settings(folder, environment)
-    project = load_project(folder)
+    project = load_project(folder, check_contract=contract.faults_in)
     if need_flows and project.faults:
         raise InvalidFilesError(project.faults)
     async with open_database(folder, settings, size=12) as database:

@@ -14,7 +14,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from counterfoil.flows.kinds import REFERENCE, duration
+from counterfoil.flows.kinds import REFERENCE, duration, secret
 from counterfoil.flows.shape import Entry, Kind, Shape, flag, scalar_kind, text, whole
 from counterfoil.flows.yamlfile import Node, Report
 from counterfoil.model.errors import InvalidFilesError, NotFoundError
@@ -101,6 +101,41 @@ class Settings:
         timedelta(seconds=30),
         "How long a worker holds a run or an item without a sign of life.",
         '"30s"',
+    )
+    objects_url: str = _setting(
+        "objects.url",
+        text(),
+        "file:.counterfoil/objects",
+        'The object store of deliveries: a folder "file:PATH", or "s3://bucket/prefix".',
+        '"file:.counterfoil/objects"',
+    )
+    objects_endpoint: str = _setting(
+        "objects.endpoint", text(), "", "Address of an S3 that is not AWS's own.", "AWS's own"
+    )
+    objects_region: str = _setting("objects.region", text(), "", "Region of the bucket.", "us-east-1")
+    objects_access_key: str = field(
+        default="",
+        repr=False,
+        metadata={
+            "place": "objects.access_key",
+            "kind": secret(),
+            "help": 'Access key, as "${NAME}".',
+            "shown": "the machine's own role",
+        },
+    )
+    objects_secret_key: str = field(
+        default="",
+        repr=False,
+        metadata={
+            "place": "objects.secret_key",
+            "kind": secret(),
+            "help": 'Secret key, as "${NAME}".',
+            "shown": "the machine's own role",
+        },
+    )
+    serve_host: str = _setting("serve.host", text(), "127.0.0.1", "Address that relays listen on.", '"127.0.0.1"')
+    serve_port: int = _setting(
+        "serve.port", whole(0, 65535), 8080, "Port that relays listen on; 0 takes a free one.", "8080"
     )
 
 

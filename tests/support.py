@@ -24,6 +24,7 @@ import asyncpg
 from counterfoil.ledger import flows, items, workers
 from counterfoil.ledger.embedded import embedded
 from counterfoil.ledger.items import Move, Moved
+from counterfoil.model.delivery import HandIn
 from counterfoil.model.item import ItemEvent
 
 PREFIX = "counterfoil_test_"
@@ -256,6 +257,14 @@ async def act(
 ) -> list[Moved]:
     """The same event for each key."""
     return await items.move(connection, flow, [Move(event, key=key, **said) for key in keys], actor=actor)
+
+
+async def hand_in(
+    connection: Any, flow: str, key: str, payload: Any = None, parent_key: str | None = None, **more: Any
+) -> int:
+    """One item handed in; its id."""
+    (taken,) = await items.accept(connection, flow, [HandIn(key, payload, parent_key=parent_key, **more)], actor="test")
+    return taken.id
 
 
 async def row_of(connection: Any, key: str, flow: str = "pets") -> Any:

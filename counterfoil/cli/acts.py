@@ -1,18 +1,19 @@
-"""`items retry | release | cancel | archive`: acts by hand, each with a reason, shown before and told after."""
+"""`items retry | regenerate | release | transfer | cancel | archive`: acts by hand, each with a reason, shown before and told after."""
 
 from __future__ import annotations
 
 import sys
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
 from counterfoil.cli.common import COMMON, Common, DryRunFlag, Reason, database, go
 from counterfoil.cli.items import ALL, Meant
 from counterfoil.cli.output import emit, say, show, table
+from counterfoil.model.delivery import Lane
 from counterfoil.model.errors import NotFoundError, UsageError
 from counterfoil.operations import flows
 from counterfoil.operations import items as operations
@@ -20,7 +21,7 @@ from counterfoil.operations.actor import actor_of, needed_reason
 from counterfoil.operations.database import Database
 from counterfoil.operations.items import Filter, Select, Touched
 
-WITHOUT_YES = 100  # items one may touch without saying --yes
+WITHOUT_YES = 100  # items one may touch without saying --yes, and that go in the lane of live work
 SHOWN = 20
 
 Names = Annotated[str, Parameter(help="Keys or ids of items; id:17 and key:17 say which.")]
@@ -42,22 +43,60 @@ class Doing:
 
 
 AS_IT_IS = Doing()
+LaneOption = Annotated[
+    Literal["live", "bulk"] | None,
+    Parameter(
+        help=f"Lane of a delivery; without it bulk for more than {WITHOUT_YES} items, so that live work goes first."
+    ),
+]
 _SAID = {
     "retry": "due again",
+    "regenerate": "made anew and due",
+    "transfer": "handed over",
     "release": "released and due",
     "cancel": "cancelled",
     "archive": "archived",
 }
 
 
-def retry(*items: Names, meant: Meant = ALL, doing: Doing = AS_IT_IS, common: Common = COMMON) -> int:
-    """Have items tried again now: those named, those in a file, or all that match a filter."""
-    return _act("retry", items, meant.filter(), doing, common)
+def retry(
+    *items: Names, meant: Meant = ALL, lane: LaneOption = None, doing: Doing = AS_IT_IS, common: Common = COMMON
+) -> int:
+    """Have items tried again now, as they are: those named, those in a file, or all that match a filter.
+
+    What may have arrived is looked up first, where its flow says how.
+    """
+    return _act("retry", items, meant.filter(), doing, common, Told(lane=lane))
+
+
+def regenerate(
+    *items: Names,
+    meant: Meant = ALL,
+    lane: LaneOption = None,
+    again: Annotated[
+        bool, Parameter(negative="", show_default=False, help="Also what has arrived and would be there twice.")
+    ] = False,
+    doing: Doing = AS_IT_IS,
+    common: Common = COMMON,
+) -> int:
+    """Have the files of items made anew, and sent. For what is wrong with the file itself; `retry` sends the same one."""
+    return _act("regenerate", items, meant.filter(), doing, common, Told(lane=lane, again=again))
 
 
 def release(*items: Names, meant: Meant = ALL, doing: Doing = AS_IT_IS, common: Common = COMMON) -> int:
-    """Let items go on in spite of their verdict: the record is loaded as it is, as long as its content stays the same."""
+    """Let items go on: in spite of their verdict (a record), or before their time (a delivery)."""
     return _act("release", items, meant.filter(), doing, common)
+
+
+def transfer(
+    *items: Names,
+    reference: Annotated[str | None, Parameter(help="What it is called where it was handed over.")] = None,
+    meant: Meant = ALL,
+    doing: Doing = AS_IT_IS,
+    common: Common = COMMON,
+) -> int:
+    """Note that items were handed over by hand, under a reference. Their children go on with it. It can't be undone."""
+    return _act("transfer", items, meant.filter(), doing, common, Told(reference=reference))
 
 
 def cancel(*items: Names, meant: Meant = ALL, doing: Doing = AS_IT_IS, common: Common = COMMON) -> int:
@@ -70,9 +109,23 @@ def archive(*items: Names, meant: Meant = ALL, doing: Doing = AS_IT_IS, common: 
     return _act("archive", items, meant.filter(), doing, common)
 
 
-def _act(name: str, named: tuple[str, ...], chosen: Filter, doing: Doing, common: Common) -> int:
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What only some acts are told."""
+
+    lane: Literal["live", "bulk"] | None = None
+    again: bool = False
+    reference: str | None = None
+
+
+def _act(
+    name: str, named: tuple[str, ...], chosen: Filter, doing: Doing, common: Common, told: Told | None = None
+) -> int:
+    told = told or Told()
     select = _select(named, doing.file, chosen)
     why = None if doing.dry_run else needed_reason(doing.reason)
+    if name == "transfer" and not told.reference:
+        raise UsageError("A transfer needs the reference it has there.", "Add --reference ID.")
 
     async def work() -> int:
         async with database(common) as opened:
@@ -83,17 +136,23 @@ def _act(name: str, named: tuple[str, ...], chosen: Filter, doing: Doing, common
                 raise NotFoundError("No item matches.", "`counterfoil items list` shows those unfinished.")
             if number > WITHOUT_YES and not (doing.yes or doing.dry_run):
                 raise UsageError(f"That is {number:,} items.", "Look at them with --dry-run, then add --yes.")
-            touched = await _touch(opened, name, select, why, common)
+            lane = told.lane or ("bulk" if number > WITHOUT_YES else None)
+            touched = await _touch(opened, name, select, why, common, replace(told, lane=lane))
         return _tell(name, touched, doing.dry_run, common)
 
     return go(work())
 
 
-async def _touch(opened: Database, name: str, select: Select, why: str | None, common: Common) -> list[Touched]:
+async def _touch(
+    opened: Database, name: str, select: Select, why: str | None, common: Common, told: Told
+) -> list[Touched]:
     if why is None:
-        chunks = operations.preview(opened.ledger, name, select)
+        chunks = operations.preview(opened.ledger, name, select, again=told.again)
     else:
-        chunks = operations.act(opened.ledger, name, select, actor=actor_of(common.settings()), reason=why)
+        lane = Lane(told.lane) if told.lane else None
+        actor = actor_of(common.settings())
+        doing = operations.Doing(actor, why, reference=told.reference, lane=lane, again=told.again)
+        chunks = operations.act(opened.ledger, name, select, doing)
     return [touched async for chunk in chunks for touched in chunk]
 
 
@@ -149,5 +208,7 @@ def _print(name: str, touched: list[Touched], changed: int, dry_run: bool) -> No
     say(f"{changed:,} of {len(touched):,} items {would} {_SAID[name]}.")
     for why, number in Counter(t.why for t in touched if not t.changed).most_common():
         say(f"{number:,} left alone: {why}")
-    if name in ("retry", "release") and changed and not dry_run:
+    for why, number in Counter(t.why for t in touched if t.changed and t.why).most_common():
+        say(f"Of {number:,}: {why}")
+    if name in ("retry", "regenerate", "release") and changed and not dry_run:
         say("A worker takes them now, or as soon as one runs: `counterfoil up`.")

@@ -30,6 +30,8 @@ class Meant:
     state: Annotated[str | None, Parameter(help="Only items in this state, such as PERMANENT_ERROR.")] = None
     fault: Annotated[str | None, Parameter(help="Only items with this fault, such as http_503.")] = None
     case: Annotated[int | None, Parameter(help="Only items this case owns.")] = None
+    kind: Annotated[str | None, Parameter(help="Only items of this kind of a delivery flow.")] = None
+    group: Annotated[str | None, Parameter(help="Only items of this group.")] = None
     where: Annotated[str | None, Parameter(help='The same in one text: "state=PERMANENT_ERROR fault=not_unique".')] = (
         None
     )
@@ -37,8 +39,9 @@ class Meant:
     def filter(self) -> Filter:
         """Raises UsageError for a word that means nothing, and where --where stands beside others."""
         if self.where is None:
-            return filter_of(self.flow, self.state, self.fault, self.case)
-        if any(value is not None for value in (self.flow, self.state, self.fault, self.case)):
+            return filter_of(self.flow, self.state, self.fault, self.case, self.kind, self.group)
+        others = (self.flow, self.state, self.fault, self.case, self.kind, self.group)
+        if any(value is not None for value in others):
             raise UsageError("--where stands beside other filters.", "Write all of them in --where, or none.")
         return parse_where(self.where)
 
@@ -73,6 +76,8 @@ def list_(
                 case_id=chosen.case,
                 unfinished=not all and chosen.state is None,
                 prefix=prefix,
+                kind=chosen.kind,
+                group=chosen.group,
                 limit=limit,
             )
         if common.json:
@@ -129,7 +134,7 @@ async def _read(common: Common, reference: str, flow: str | None) -> tuple[Any, 
         return item, events, await items.list_attempts(session, item["flow"], item["id"])
 
 
-Reference = Annotated[str, Parameter(help="Key or id of an item; id:17 and key:17 say which.")]
+Reference = Annotated[str, Parameter(help="Key, receipt or id of an item; id:17, key:17 and receipt:17 say which.")]
 
 
 def show_(

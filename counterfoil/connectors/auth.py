@@ -1,20 +1,18 @@
-"""Credentials: `${NAME}` references resolved from a mapping that is passed in, and what they become on a request.
+"""Credentials: `${NAME}` references resolved from a mapping that is passed in, or from the files that `NAME_FILE` names.
 
-No other module of the connectors sees a secret. Nothing here reads the process environment, and no message holds a value.
+Nothing here reads the process environment, and no message holds a value. What puts them on a request stands in `authorise.py`.
 """
 
 from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from counterfoil.flows.flow import Auth, AuthType
 from counterfoil.model.errors import Misconfigured
-
-# Method, URL as sent, headers, body -> all headers to send.
-Signer = Callable[[str, str, Mapping[str, str], bytes], dict[str, str]]
 
 _REFERENCE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
@@ -61,7 +59,7 @@ def credentials(auth: Auth, environment: Mapping[str, str]) -> dict[str, str]:
             )
     values = {name: resolve(value, environment) for name, value in auth.values.items()}
     for name, value in values.items():
-        if _CONTROL.search(value):
+        if name != "private_key" and _CONTROL.search(value):
             raise Misconfigured(
                 f"`source.auth.{name}` holds a line break or another control character.",
                 f"Look at {variables(auth, name)}: a newline at its end is the usual cause.",
@@ -70,7 +68,7 @@ def credentials(auth: Auth, environment: Mapping[str, str]) -> dict[str, str]:
 
 
 def fixed_headers(auth: Auth, values: Mapping[str, str]) -> dict[str, str]:
-    """The headers that are the same on each request; none for sigv4, which signs each one."""
+    """The headers that are the same on each request; none for what signs each one (`authorise.py`)."""
     if auth.type is AuthType.BEARER:
         return {"Authorization": f"Bearer {values['token']}"}
     if auth.type is AuthType.API_KEY:
@@ -81,29 +79,26 @@ def fixed_headers(auth: Auth, values: Mapping[str, str]) -> dict[str, str]:
     return {}
 
 
-def sigv4_signer(values: Mapping[str, str], service: str) -> Signer:
-    """AWS Signature Version 4 with the values `access_key`, `secret_key`, `region` and maybe `session_token`."""
-    # Imported here: 130 ms, and only a source that signs needs it.
-    from botocore.auth import SigV4Auth
-    from botocore.awsrequest import AWSRequest
-    from botocore.credentials import Credentials
-
-    keys = Credentials(values["access_key"], values["secret_key"], values.get("session_token") or None)
-    signature = SigV4Auth(keys, values.get("service", service), values["region"])
-
-    def sign(method: str, url: str, headers: Mapping[str, str], body: bytes) -> dict[str, str]:
-        request = AWSRequest(method=method, url=url, data=body, headers=dict(headers))
-        signature.add_auth(request)
-        return dict(request.headers.items())
-
-    return sign
-
-
 def _variable(name: str, environment: Mapping[str, str]) -> str:
+    """The variable, or the content of the file that NAME_FILE names: secrets may stand in files."""
     value = environment.get(name, "")
+    if not value and environment.get(f"{name}_FILE"):
+        return _from_file(name, environment[f"{name}_FILE"])
     if not value:
         raise Misconfigured(
             f"The environment variable {name} is {'empty' if name in environment else 'not set'}.",
             f"Set it in the environment of this process: export {name}=…",
         )
     return value
+
+
+def _from_file(name: str, path: str) -> str:
+    try:
+        text = Path(path).read_text("utf-8").removesuffix("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise Misconfigured(
+            f"The file that {name}_FILE names can't be read ({type(error).__name__}).", "Check path and permissions."
+        ) from error
+    if not text:
+        raise Misconfigured(f"The file that {name}_FILE names is empty.", "Put the secret into it.")
+    return text

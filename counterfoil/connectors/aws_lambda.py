@@ -17,6 +17,7 @@ import msgspec
 from yarl import URL
 
 from counterfoil.connectors import auth
+from counterfoil.connectors.authorise import SigV4
 from counterfoil.connectors.paging import check_paging, load_place, next_place, save_place
 from counterfoil.connectors.replies import ListReader, RecordReader, retry_after, status_error
 from counterfoil.connectors.templates import fill_payload, http_url, moments
@@ -87,7 +88,7 @@ class LambdaSource:
             headers={"Accept": "application/json", "User-Agent": "counterfoil"},
             timeouts=spec.timeouts,
             concurrency=concurrency,
-            signer=auth.sigv4_signer(values, "lambda"),
+            authoriser=SigV4(values, "lambda"),
         )
         self._prepare(endpoint, environment)
 

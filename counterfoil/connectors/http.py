@@ -14,6 +14,7 @@ import msgspec
 from yarl import URL
 
 from counterfoil.connectors import auth
+from counterfoil.connectors.authorise import authoriser_of
 from counterfoil.connectors.paging import (
     Place,
     check_paging,
@@ -51,17 +52,16 @@ class HttpSource:
     def __init__(
         self, spec: SourceSpec, *, environment: Mapping[str, str], folder: Path, concurrency: int, clock: Clock
     ) -> None:
-        values = auth.credentials(spec.auth, environment)
         self._base = _base_url(auth.resolve(spec.url, environment))
         self._spec = spec
         self._clock = clock
         self._login = auth.variables(spec.auth)
         self._wire = Wire(
             self._base,
-            headers=_headers(spec, values, environment),
+            headers=_headers(spec, environment),
             timeouts=spec.timeouts,
             concurrency=concurrency,
-            signer=auth.sigv4_signer(values, "execute-api") if spec.auth.type is AuthType.SIGV4 else None,
+            authoriser=authoriser_of(spec.auth, environment, clock) if spec.auth.type is not AuthType.NONE else None,
         )
         self._prepare_list(environment)
         self._prepare_detail(environment)
@@ -205,7 +205,7 @@ def _base_url(text: str) -> URL:
     return url
 
 
-def _headers(spec: SourceSpec, values: Mapping[str, str], environment: Mapping[str, str]) -> dict[str, str]:
+def _headers(spec: SourceSpec, environment: Mapping[str, str]) -> dict[str, str]:
     own = {"Accept": "application/json", "User-Agent": "counterfoil"}
     declared: dict[str, str] = auth.resolve_all(spec.headers, environment)
-    return {**own, **declared, **auth.fixed_headers(spec.auth, values)}
+    return {**own, **declared}

@@ -6,7 +6,7 @@ Credentials go to the declared origin only. Nothing here knows what a list or a 
 from __future__ import annotations
 
 import ssl
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -14,16 +14,16 @@ import aiohttp
 from multidict import CIMultiDictProxy
 from yarl import URL
 
-from counterfoil.connectors.auth import Signer
+from counterfoil.connectors.authorise import Authoriser
 from counterfoil.connectors.replies import too_large
 from counterfoil.flows.flow import Timeouts
 from counterfoil.model.errors import ConnectorError, Misconfigured, Refused, Transient, Unknown
 
-_JSON = {"Content-Type": "application/json"}
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
 MOST_REDIRECTS = 5
 REFUSAL_BYTES = 64 * 1024  # what is read of a reply that is no success; enough for its reason, and keeps the connection
 SAFE_TWICE = frozenset({"GET", "HEAD", "PUT", "DELETE"})
+IDLE = 4.0  # seconds a connection waits for its next request: shorter than servers wait, so that none is used which they just closed
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +33,7 @@ class Reply:
     body: bytes
     url: URL  # after redirects
     whole: bool = True  # False: the body went on, and reading was stopped on purpose
+    sent: Mapping[str, str] | None = None  # the headers of the request
 
     @property
     def content_type(self) -> str:
@@ -51,6 +52,11 @@ class Ask:
     body: bytes | None = None
     repeatable: bool = False  # a POST that only reads
     cut: bool = False  # at the limit: stop reading and answer, instead of raising
+    single: bool = False  # a delivery: once it may have left, only a reply says what became of it, whatever the method
+    content_type: str = "application/json"
+    stream: Callable[[], AsyncIterator[bytes]] | None = None  # instead of `body`
+    length: int = 0  # bytes of the stream
+    sha256: str | None = None  # of the stream, where it is known
 
 
 class Wire:
@@ -63,24 +69,29 @@ class Wire:
         headers: Mapping[str, str],
         timeouts: Timeouts,
         concurrency: int,
-        signer: Signer | None = None,
+        authoriser: Authoriser | None = None,
+        tls: ssl.SSLContext | None = None,
+        resends: bool = True,
     ) -> None:
+        """`resends`: a GET or PUT on a connection that turns out to be dead goes once more by itself; never so for deliveries."""
         self._origin = origin.origin()
         self._headers = dict(headers)
         self._timeouts = timeouts
         self._concurrency = concurrency
-        self._signer = signer
+        self._authoriser = authoriser
+        self._tls, self._resends = tls, resends
         self._session: aiohttp.ClientSession | None = None
 
     async def call(self, ask: Ask, headers: Mapping[str, str] | None = None) -> Reply:
-        """Status, headers and body, whatever the status; `headers` come on top. Follows redirects of a GET within the origin.
+        """Status, headers and body, whatever the status; `headers` come on top. Follows redirects of a GET within the origin, but none of
+        a single request.
 
         Raises Transient (`unreachable`, `timeout`, `disconnected`, `truncated`, `bad_http`), TooLarge, Refused (`redirected`),
         Misconfigured for TLS, and Unknown instead of Transient where a request that may not be repeated was sent.
         """
         reply = await self._exchange(ask, ask.url, headers)
         for _ in range(MOST_REDIRECTS):
-            if reply.status not in REDIRECTS:
+            if reply.status not in REDIRECTS or ask.single:
                 return reply
             reply = await self._exchange(ask, self._redirected(ask, reply), headers)
         raise Refused(f"{ask.place} redirects without end.", "Declare the final address in `url`.", fault="redirected")
@@ -94,22 +105,29 @@ class Wire:
             await session.close()
 
     async def _exchange(self, ask: Ask, url: URL, more: Mapping[str, str] | None) -> Reply:
-        headers = self._headers if ask.body is None else {**self._headers, **_JSON, **(more or {})}
-        if self._signer is not None:
-            headers = self._signer(ask.method, str(url), headers, ask.body or b"")
+        headers = self._headers
+        if ask.body is not None or ask.stream is not None:
+            headers = {**headers, "Content-Type": ask.content_type, **(more or {})}
+        elif more:
+            headers = {**headers, **more}
+        if ask.stream is not None:
+            headers = {**headers, "Content-Length": str(ask.length)}
+        if self._authoriser is not None:
+            headers = await self._authoriser.headers(ask.method, str(url), headers, ask.body or b"", sha256=ask.sha256)
         session = self._session or self._open()
+        data = ask.body if ask.stream is None else ask.stream()
         try:
-            async with session.request(
-                ask.method, url, headers=headers, data=ask.body, allow_redirects=False
-            ) as response:
+            async with session.request(ask.method, url, headers=headers, data=data, allow_redirects=False) as response:
                 body, whole = await _read(response, ask)
-                return Reply(response.status, response.headers, body, url, whole)
+                return Reply(response.status, response.headers, body, url, whole, headers)
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise _translated(error, ask, self._timeouts) from error
 
     def _open(self) -> aiohttp.ClientSession:
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=self._concurrency, ttl_dns_cache=60),
+            connector=aiohttp.TCPConnector(
+                limit=self._concurrency, ttl_dns_cache=60, keepalive_timeout=IDLE, ssl=self._tls or True
+            ),
             cookie_jar=aiohttp.DummyCookieJar(),
             timeout=aiohttp.ClientTimeout(
                 total=self._timeouts.total.total_seconds(),
@@ -117,6 +135,7 @@ class Wire:
                 sock_read=self._timeouts.first_byte.total_seconds(),
             ),
         )
+        self._session._retry_connection = self._resends
         return self._session
 
     def _redirected(self, ask: Ask, reply: Reply) -> URL:
@@ -161,7 +180,8 @@ def _translated(error: Exception, ask: Ask, timeouts: Timeouts) -> ConnectorErro
     else:
         made = Transient(f"{ask.place}: the connection failed ({type(error).__name__}).", fault="disconnected")
     reached = made.fault not in ("unreachable", "misconfigured", "tls")
-    if ask.repeatable or ask.method in SAFE_TWICE or not reached or not isinstance(made, Transient):
+    repeatable = ask.repeatable or (ask.method in SAFE_TWICE and not ask.single)
+    if repeatable or not reached or not isinstance(made, Transient):
         return made
     return Unknown(
         f"{made.problem} Whether the source did what was asked is unknown.",

@@ -15,10 +15,12 @@ from counterfoil.flows.flow import PullSettings
 from counterfoil.ledger import gates
 from counterfoil.ledger.pool import Ledger
 from counterfoil.model.clock import Clock
+from counterfoil.model.delivery import Answer, Outcome, PollAnswer
 from counterfoil.model.errors import ConnectorError, Throttled, Transient
 from counterfoil.model.retry import RetryPolicy, jittered
 
 Result = TypeVar("Result")
+Told = TypeVar("Told", Answer, PollAnswer)
 
 LOOK_EVERY = 1.0  # seconds between two looks at the gate of all hosts
 THROTTLE_TRIES = 20  # a source that asks for patience gets it, but not for ever
@@ -86,6 +88,41 @@ class Caller:
             finally:
                 self.window.leave(ticket, pushed_back=pushed_back)
             await self._failed(failure, tries)
+
+    async def once(self, call: Callable[[], Awaitable[Told]], *, counted: bool = True) -> Told:
+        """One try, never more: a delivery is not sent again in here. Its answer opens, closes and counts as that of any call.
+
+        `counted` False: another lane's circuit has the failure; that the other side asks for less holds for all lanes.
+        Raises GateClosedError, and what `call` raises.
+        """
+        await self._pass_gate()
+        ticket = await self.window.enter()
+        pushed_back = False
+        try:
+            answer = await call()
+            pushed_back = answer.outcome is Outcome.THROTTLED or answer.fault in OVERLOADED
+        finally:
+            self.window.leave(ticket, pushed_back=pushed_back)
+        await self._count(answer, counted)
+        return answer
+
+    async def _count(self, answer: Answer | PollAnswer, counted: bool) -> None:
+        if answer.outcome is Outcome.THROTTLED:
+            wait = answer.retry_after if answer.retry_after is not None else 1.0
+            await self._close(wait, "the destination asked for less")
+        elif not counted:
+            return
+        elif answer.outcome in (Outcome.TEMPORARY, Outcome.UNKNOWN):
+            self.gate.failures += 1
+            if self.gate.failures >= self._pull.breaker_failures:
+                await self._open_circuit()
+        elif self.gate.failures:
+            await self._succeeded()
+
+    async def wait(self) -> float:
+        """Seconds until the gate opens; 0: it is open. Looks at what other hosts were told."""
+        await self.look()
+        return max(0.0, self.gate.opens_at - self._clock.monotonic())
 
     async def _failed(self, error: Transient, tries: int) -> None:
         if isinstance(error, Throttled):

@@ -25,6 +25,8 @@ log = get_logger(__name__)
 
 RUN = "sync_run"  # payload: the run's id
 ITEMS = "sync_items"  # payload: the flow
+PUSH = "push"  # payload: the flow and its lane
+POLL = "poll"  # payload: the flow
 SCHEMA = "counterfoil_queue"
 
 Handler = Callable[[str], Awaitable[None]]
@@ -142,7 +144,7 @@ class Queue:
                 log.warning("queue.database_not_back", error=str(error))
 
     async def _repeat(self, name: str, every: float, duty: Duty) -> None:
-        while True:
+        while not self._stopping.is_set():  # in Python 3.11 a wait that ends as it is cancelled swallows the cancellation
             try:
                 counts = await duty()
                 if any(counts.values()):

@@ -7,19 +7,24 @@ from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from counterfoil.engine import retry, sync
-from counterfoil.engine.job import SyncJob
+from counterfoil.engine import poll, push, retry, sync
+from counterfoil.engine.intake import Intakes
+from counterfoil.engine.job import DeliveryJob, SyncJob
 from counterfoil.engine.log import get_logger
 from counterfoil.engine.presence import Presence
-from counterfoil.engine.queue import ITEMS, RUN, Queue
+from counterfoil.engine.queue import ITEMS, POLL, PUSH, RUN, Queue
+from counterfoil.engine.upkeep.complete import Complete
 from counterfoil.engine.upkeep.prune import Prune
 from counterfoil.engine.upkeep.rescue import Rescue
 from counterfoil.engine.upkeep.schedule import FireSchedules
 from counterfoil.engine.upkeep.sweep import Sweep
+from counterfoil.engine.upkeep.wake import Wake
+from counterfoil.flows.delivery import DeliveryFlow
 from counterfoil.flows.flow import SyncFlow
 from counterfoil.ledger import runs
 from counterfoil.ledger.pool import PASSING, Ledger
 from counterfoil.model.clock import Clock
+from counterfoil.model.delivery import Lane
 from counterfoil.model.errors import ConnectorError
 
 log = get_logger(__name__)
@@ -27,7 +32,7 @@ log = get_logger(__name__)
 
 @dataclass(slots=True)
 class Worker:
-    """`job_of` gives the one SyncJob of a flow in this process, so that runs and retries share its window."""
+    """`job_of` and `delivery_of` give the one job of a flow in this process, so that all its slices share window and gate."""
 
     ledger: Ledger
     clock: Clock
@@ -35,25 +40,26 @@ class Worker:
     presence: Presence
     queue: Queue
     job_of: Callable[[str], SyncJob]
+    deliveries: Mapping[str, DeliveryFlow] = field(default_factory=dict)
+    delivery_of: Callable[[str], DeliveryJob] | None = None
+    intakes: Intakes | None = None
     under_way: set[asyncio.Task[Any]] = field(default_factory=set)
 
     async def run(self, stop: asyncio.Event, *, schedules: bool) -> None:
         """Work until `stop` is set; then give back what is held, and return."""
-        self.queue.register(RUN, self._run_slice)
-        self.queue.register(ITEMS, self._items_slice)
-        duties = [
-            ("sweep", Sweep(self.ledger, self.queue, self.clock, self.flows.keys())),
-            ("rescue", Rescue(self.ledger, self.flows)),
-            ("prune", Prune(self.ledger)),
-        ]
-        for name, duty in duties:
-            self.queue.schedule(name, duty.every, duty.run_once)  # type: ignore[attr-defined]
-        if schedules:
-            fire = FireSchedules(self.ledger, self.clock)
-            self.queue.schedule("schedule", fire.every, fire.run_once)
+        for kind, handler in {
+            RUN: self._run_slice,
+            ITEMS: self._items_slice,
+            PUSH: self._push_slice,
+            POLL: self._poll_slice,
+        }.items():
+            self.queue.register(kind, handler)
+        for name, duty in self._duties(schedules):
+            self.queue.schedule(name, duty.every, duty.run_once)
         running = asyncio.create_task(self.queue.run())
         stopping = asyncio.create_task(stop.wait())
-        log.info("worker.started", worker=self.presence.worker, flows=len(self.flows), schedules=schedules)
+        flows = len(self.flows) + len(self.deliveries)
+        log.info("worker.started", worker=self.presence.worker, flows=flows, schedules=schedules)
         await asyncio.wait({running, stopping}, return_when=asyncio.FIRST_COMPLETED)
         self.queue.stop()
         for task in self.under_way:
@@ -61,6 +67,20 @@ class Worker:
         stopping.cancel()
         await running
         log.info("worker.stopped", worker=self.presence.worker)
+
+    def _duties(self, schedules: bool) -> list[tuple[str, Any]]:
+        duties: list[tuple[str, Any]] = [
+            ("sweep", Sweep(self.ledger, self.queue, self.clock, self.flows.keys(), self.deliveries.keys())),
+            ("rescue", Rescue(self.ledger, {**self.flows, **self.deliveries})),
+            ("prune", Prune(self.ledger)),
+            ("wake", Wake(self.ledger)),
+            ("complete", Complete(self.ledger, self.deliveries)),
+        ]
+        if self.intakes is not None:
+            duties.append(("intake", self.intakes))
+        if schedules:
+            duties.append(("schedule", FireSchedules(self.ledger, self.clock, self.deliveries)))
+        return duties
 
     async def _run_slice(self, payload: str) -> None:
         run_id = int(payload.split(":")[0])
@@ -73,7 +93,7 @@ class Worker:
         except ConnectorError as error:
             await sync.refuse(self.ledger, run_id, worker=self.presence.worker, flow=row["flow"], error=error)
             return
-        await self._on_flow(job, lambda: sync.work(job, run_id))
+        await self._on_flow(job.flow.name, lambda: sync.work(job, run_id))
 
     async def _items_slice(self, payload: str) -> None:
         name = payload.split(":")[0]
@@ -84,11 +104,32 @@ class Worker:
         except ConnectorError as error:  # its next run tells it in a case; its items stay due
             log.warning("items.not_tried", flow=name, problem=str(error))
             return
-        await self._on_flow(job, lambda: _all_due(job))
+        await self._on_flow(name, lambda: _all_due(job))
 
-    async def _on_flow(self, job: SyncJob, work: Callable[[], Coroutine[Any, Any, Any]]) -> None:
+    async def _push_slice(self, payload: str) -> None:
+        name, lane, *_ = payload.split(":")
+        job = await self._delivery(name)
+        if job is not None:
+            await self._on_flow(name, lambda: push.all_due(job, Lane(lane)))
+
+    async def _poll_slice(self, payload: str) -> None:
+        name = payload.split(":")[0]
+        job = await self._delivery(name)
+        if job is not None:
+            await self._on_flow(name, lambda: poll.all_due(job))
+
+    async def _delivery(self, name: str) -> DeliveryJob | None:
+        """The job, or None where the flow is not declared here or can't be built: then a case says why, and its items stay due."""
+        if name not in self.deliveries or self.delivery_of is None:
+            return None
+        try:
+            return self.delivery_of(name)
+        except ConnectorError as error:
+            await push.hold_all(self.ledger, name, error)
+            return None
+
+    async def _on_flow(self, name: str, work: Callable[[], Coroutine[Any, Any, Any]]) -> None:
         """Do a slice where this process may work on its flow; else leave it: the sweep asks again."""
-        name = job.flow.name
         async with self.presence.flow(name) as ours:
             if not ours:
                 return

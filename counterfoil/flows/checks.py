@@ -7,7 +7,7 @@ is None or blank in the draft and has its fault already, so a check passes over 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -26,6 +26,9 @@ class Known:
     mappings: Mapping[str, RecordMapping | None]
     functions: Functions | None
     folder: Path | None = None
+    check_contract: Callable[[Path], Sequence[tuple[str, str]]] | None = (
+        None  # faults of a contract: problem and remedy
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,26 +5,36 @@ Never raises for what stands in a file. A flow with a fault of its own, or of it
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from counterfoil.flows import checks_delivery, checks_relay
 from counterfoil.flows.checks import CHECKS, Draft, Known, draft_of
+from counterfoil.flows.checks_delivery import DeliveryDraft
 from counterfoil.flows.checks_mapping import check_mapping
+from counterfoil.flows.delivery import DeliveryFlow, RelayFlow
 from counterfoil.flows.flow import RecordMapping, SyncFlow
 from counterfoil.flows.functions import Functions, load_functions
+from counterfoil.flows.shape import Shape, said
 from counterfoil.flows.shapes import FLOW, MAPPING_FILE
-from counterfoil.flows.yamlfile import Node, Report, parse_yaml, read_yaml
+from counterfoil.flows.shapes_flow import DELIVERY, RELAY
+from counterfoil.flows.yamlfile import Node, Report, did_you_mean, parse_yaml, read_yaml
 from counterfoil.model.errors import Fault, InvalidFilesError
 
 
 @dataclass(frozen=True, slots=True)
 class Project:
-    """What a folder declares. `faults` stand in the order of files and lines; `notes` are things that work, though perhaps not as meant."""
+    """What a folder declares. `faults` stand in the order of files and lines; `notes` are things that work, though perhaps not as meant.
+
+    `flows` are the syncs. A name is unique over all kinds.
+    """
 
     flows: Mapping[str, SyncFlow] = field(default_factory=lambda: MappingProxyType({}))
+    deliveries: Mapping[str, DeliveryFlow] = field(default_factory=lambda: MappingProxyType({}))
+    relays: Mapping[str, RelayFlow] = field(default_factory=lambda: MappingProxyType({}))
     functions: Functions = Functions()
     faults: tuple[Fault, ...] = ()
     notes: tuple[Fault, ...] = ()
@@ -35,22 +45,28 @@ class _File:
     """A flow file as far as it was read."""
 
     report: Report
-    draft: Draft | None = None
+    draft: Draft | DeliveryDraft | None = None
 
 
-def load_project(folder: Path) -> Project:
-    """Everything the folder declares, with all faults."""
+ContractCheck = Callable[[Path], Sequence[tuple[str, str]]]
+AnyFlow = SyncFlow | DeliveryFlow | RelayFlow
+
+
+def load_project(folder: Path, *, check_contract: ContractCheck | None = None) -> Project:
+    """Everything the folder declares, with all faults. `check_contract` looks into a contract's file."""
     functions, function_faults = load_functions(folder)
     usable = None if function_faults else functions
     mappings, reports = _load_mappings(folder, usable)
-    known = Known(mappings, usable, folder)
+    known = Known(mappings, usable, folder, check_contract)
     files = [_load_flow(path, folder, known) for path in _yaml_files(folder, "flows")]
     _across(files)
     reports += [file.report for file in files] + list(_misnamed(folder))
     faults = [*function_faults, *(fault for report in reports for fault in report.faults)]
-    flows = {flow.name: flow for file in files if (flow := _flow_of(file, known)) is not None}
+    flows = [flow for file in files if (flow := _flow_of(file, known)) is not None]
     return Project(
-        MappingProxyType(flows),
+        MappingProxyType({flow.name: flow for flow in flows if isinstance(flow, SyncFlow)}),
+        MappingProxyType({flow.name: flow for flow in flows if isinstance(flow, DeliveryFlow)}),
+        MappingProxyType({flow.name: flow for flow in flows if isinstance(flow, RelayFlow)}),
         functions,
         tuple(sorted(dict.fromkeys(faults), key=lambda fault: (fault.file, fault.line))),
         tuple(note for report in reports for note in report.notes),
@@ -58,10 +74,20 @@ def load_project(folder: Path) -> Project:
 
 
 def load_flow_text(text: str, name: str = "flow.yaml", functions: Functions | None = None) -> SyncFlow:
-    """One flow from its text, with its mapping inline; for tests and documentation. Raises InvalidFilesError with every fault."""
+    """One sync from its text, with its mapping inline; for tests and documentation. Raises InvalidFilesError with every fault."""
+    flow = load_any_text(text, name, functions)
+    if not isinstance(flow, SyncFlow):
+        raise TypeError("this flow is no sync")
+    return flow
+
+
+def load_any_text(
+    text: str, name: str = "flow.yaml", functions: Functions | None = None, folder: Path | None = None
+) -> AnyFlow:
+    """One flow of any kind from its text. Raises InvalidFilesError with every fault."""
     report = Report(name)
     root = parse_yaml(text, report)
-    known = Known({}, functions or Functions())
+    known = Known({}, functions or Functions(), folder)
     flow = _flow_of(_File(report, None if root is None else _draft(root, known, report)), known)
     if flow is None:
         raise InvalidFilesError(tuple(report.faults))
@@ -113,15 +139,38 @@ def _load_flow(path: Path, folder: Path, known: Known) -> _File:
     return _File(report, None if root is None else _draft(root, known, report))
 
 
-def _draft(root: Node, known: Known, report: Report) -> Draft | None:
-    values = FLOW.values(root, report)
-    if values is None:
+def _draft(root: Node, known: Known, report: Report) -> Draft | DeliveryDraft | None:
+    shape = _shape_of(root, report)
+    values = None if shape is None else shape.values(root, report)
+    if shape is None or values is None:
         return None
-    draft = draft_of(values, root, known)
+    if shape is not FLOW:
+        draft = DeliveryDraft(values, root)
+        checks = checks_delivery.CHECKS if shape is DELIVERY else checks_relay.CHECKS
+        for one in checks:
+            one(draft, known, report)
+        return draft
+    sync = draft_of(values, root, known)
     if isinstance(root.at("source").value, dict):
         for check in CHECKS:
-            check(draft, known, report)
-    return draft
+            check(sync, known, report)
+    return sync
+
+
+_SHAPES: Mapping[str, Shape] = {"sync": FLOW, "delivery": DELIVERY, "relay": RELAY}
+
+
+def _shape_of(root: Node, report: Report) -> Shape | None:
+    """By the file's `kind`; a file that is no section at all is told by the sync's shape."""
+    given = root.value.get("kind") if isinstance(root.value, dict) else None
+    if given is None:
+        return FLOW
+    if given.value not in _SHAPES or not isinstance(given.value, str):
+        report.fault(
+            given.place, f"`kind` in flow is {said(given.value)}.", did_you_mean(str(given.value), list(_SHAPES))
+        )
+        return None
+    return _SHAPES[given.value]
 
 
 # --- over all files -----------------------------------------------------------------------------------------------
@@ -135,14 +184,16 @@ def _across(files: list[_File]) -> None:
         if file.draft is None:
             continue
         draft, report = file.draft, file.report
-        name = draft.values["name"]
+        name = draft.values.get("name")
         if name and name in names:
             report.fault(
                 draft.line("flow"),
                 f"Another flow is called `{name}` (in {names[name]}).",
                 "Give one of them another name.",
             )
-        names.setdefault(name, report.file)
+        names.setdefault(name or "", report.file)
+        if isinstance(draft, DeliveryDraft):
+            continue
         to = draft.destination
         made = {spec.column for spec in draft.mapping.fields} if draft.mapping else set()
         if to is None or not to.table or not to.key or not made.issuperset(to.key):
@@ -155,10 +206,16 @@ def _across(files: list[_File]) -> None:
             report.fault(draft.line("destination", "key"), problem, "Use the same key in both, or another table.")
 
 
-def _flow_of(file: _File, known: Known) -> SyncFlow | None:
+def _flow_of(file: _File, known: Known) -> AnyFlow | None:
     """The flow of a file without faults, whose mapping and functions have none in their own files."""
     draft = file.draft
-    if draft is None or file.report.faults or draft.mapping is None:
+    if draft is None or file.report.faults:
+        return None
+    return _delivery_of(draft, file, known) if isinstance(draft, DeliveryDraft) else _sync_of(draft, file, known)
+
+
+def _sync_of(draft: Draft, file: _File, known: Known) -> SyncFlow | None:
+    if draft.mapping is None:
         return None
     if known.functions is None and (draft.values.get("decision") or draft.mapping.function):
         return None
@@ -166,3 +223,12 @@ def _flow_of(file: _File, known: Known) -> SyncFlow | None:
     mapping = draft.mapping if draft.mapping.name else replace(draft.mapping, name=values["name"])
     values.setdefault("title", values["name"])
     return SyncFlow(**{**values, "mapping": mapping, "file": file.report.file})
+
+
+def _delivery_of(draft: DeliveryDraft, file: _File, known: Known) -> DeliveryFlow | RelayFlow | None:
+    values = {name: value for name, value in draft.values.items() if name != "kind"}
+    values.setdefault("title", values["name"])
+    if draft.values["kind"] == "relay":
+        operations = {one.name: one for one in values["operations"]}
+        return RelayFlow(**{**values, "operations": MappingProxyType(operations), "file": file.report.file})
+    return DeliveryFlow(**{**values, "kinds": MappingProxyType(draft.kinds), "file": file.report.file})

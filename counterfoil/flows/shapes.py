@@ -354,7 +354,7 @@ FIELD = Shape(
     "{external: full_name, internal: name, type: string}",
 )
 FIELDS_KIND = listed(FIELD.kind, "Write a list of fields: `- {external: full_name, internal: name, type: string}`.")
-_FUNCTION = matching(r"[A-Za-z][A-Za-z0-9_]*", "Write the name of a function in functions.py.")
+FUNCTION = matching(r"[A-Za-z][A-Za-z0-9_]*", "Write the name of a function in functions.py.")
 
 
 def _mapping(**given: Any) -> RecordMapping:
@@ -366,7 +366,7 @@ MAPPING_NAME = matching(
 )
 _MAPPING = (
     E("fields", FIELDS_KIND, "a list of fields.", required=True, blank=()),
-    E("function", _FUNCTION, "a function in functions.py that makes the internal fields from the raw record."),
+    E("function", FUNCTION, "a function in functions.py that makes the internal fields from the raw record."),
     E("empty_is_null", flag(), "an empty text is stored as null; true if not given."),
 )
 MAPPING_FILE = Shape(
@@ -435,22 +435,26 @@ DESTINATION = Shape(
 )
 DECISION = Shape(
     "decision",
-    (E("function", _FUNCTION, "its name in functions.py.", required=True),),
+    (E("function", FUNCTION, "its name in functions.py.", required=True),),
     lambda function: function,
     "{function: score_band}",
 )
+NAME = matching(r"[a-z0-9][a-z0-9_-]*", "Small letters, digits, - and _, at most 63 characters.", most=63)
+
+
+def head(kind: str) -> tuple[Entry, ...]:
+    """What every flow file begins with."""
+    return (
+        E("flow", NAME, "its name, such as customer-records.", attribute="name", required=True),
+        E("kind", choice((kind,)), f"{kind}.", required=True),
+        E("title", text(), "what people call it."),
+    )
+
+
 FLOW = Shape(
     "flow",
     (
-        E(
-            "flow",
-            matching(r"[a-z0-9][a-z0-9_-]*", "Small letters, digits, - and _, at most 63 characters.", most=63),
-            "its name, such as customer-records.",
-            attribute="name",
-            required=True,
-        ),
-        E("kind", choice(("sync",)), "sync.", required=True),
-        E("title", text(), "what people call it."),
+        *head("sync"),
         E("schedule", SCHEDULE_KIND, "when it runs; without one only by hand."),
         E("source", SOURCE.kind, "where records come from.", required=True, blank=None),
         E("pull", PULL.kind, "how fast."),

@@ -7,16 +7,41 @@ with counted as (
   from counterfoil.item_count group by flow
 )
 select f.name as flow, f.watermark, coalesce(c.accepted, 0) as accepted, coalesce(c.settled, 0) as settled,
-  coalesce(d.due, 0) as due, coalesce(o.owned, 0) as owned, d.oldest_due, o.oldest_owned, d.overdue, d.next_action_at
+  coalesce(c.accepted, 0) - coalesce(c.settled, 0) - coalesce(o.owned, 0) as due, coalesce(o.owned, 0) as owned,
+  d.oldest_due, w.oldest_owned, l.overdue, n.next_action_at
 from counterfoil.flow f
 left join counted c on c.flow = f.name
+left join lateral (select sum(open_items)::bigint as owned from counterfoil."case" k where k.flow = f.name and k.closed_at is null) o on true
+left join lateral (  -- one probe for each state
+  select min(x.accepted_at) as oldest_due
+  from unnest(array['WAITING', 'QUEUED', 'IN_PROGRESS', 'TEMPORARY_ERROR', 'ACCEPTED', 'IN_DOUBT']) as s (state) cross join lateral (
+    select i.accepted_at from counterfoil.item i where i.flow = f.name and i.state = s.state and i.settled_at is null
+      and (s.state <> 'IN_DOUBT' or i.case_id is null) order by i.accepted_at, i.id limit 1) x) d on true
 left join lateral (
-  select count(*) as due, min(accepted_at) as oldest_due, min(next_action_at) as next_action_at,
-    count(*) filter (where next_action_at < counterfoil.now() - interval '15 minutes') as overdue
-  from counterfoil.item i where i.flow = f.name and i.next_action_at is not null) d on true
+  select min(x.accepted_at) as oldest_owned from unnest(array['REVIEW', 'PERMANENT_ERROR', 'IN_DOUBT']) as s (state) cross join lateral (
+    select i.accepted_at from counterfoil.item i where i.flow = f.name and i.state = s.state and i.settled_at is null
+      and (s.state <> 'IN_DOUBT' or i.case_id is not null) order by i.accepted_at, i.id limit 1) x) w on true
+left join lateral (  -- a capped count: 10,001 means more than 10,000
+  select (select count(*) from (
+      select 1 from unnest(array['live', 'bulk']) as lanes (lane) cross join lateral (
+        select 1 from counterfoil.item i where i.flow = f.name and i.lane = lanes.lane and i.state in ('QUEUED', 'TEMPORARY_ERROR', 'IN_DOUBT')
+          and i.next_action_at < counterfoil.now() - interval '15 minutes' limit 10001) q limit 10001) a)
+    + (select count(*) from (
+      select 1 from counterfoil.item i where i.flow = f.name and i.state in ('WAITING', 'ACCEPTED')
+        and i.next_action_at < counterfoil.now() - interval '15 minutes' limit 10001) b)
+    + (select count(*) from (
+      select 1 from counterfoil.item i where i.flow = f.name and i.state = 'IN_PROGRESS' and i.settled_at is null
+        and i.next_action_at < counterfoil.now() - interval '15 minutes' limit 10001) c) as overdue) l on true
 left join lateral (
-  select count(*) as owned, min(accepted_at) as oldest_owned
-  from counterfoil.item i where i.flow = f.name and i.settled_at is null and i.case_id is not null) o on true
+  select min(x.next_action_at) as next_action_at from (
+    select q.next_action_at from unnest(array['live', 'bulk']) as lanes (lane) cross join lateral (
+      select i.next_action_at from counterfoil.item i where i.flow = f.name and i.lane = lanes.lane
+        and i.state in ('QUEUED', 'TEMPORARY_ERROR', 'IN_DOUBT') and i.next_action_at is not null order by i.next_action_at, i.id limit 1) q
+    union all
+    (select i.next_action_at from counterfoil.item i where i.flow = f.name and i.state in ('WAITING', 'ACCEPTED')
+     order by i.next_action_at, i.id limit 1)
+    union all  -- what an attempt holds: its lease
+    select min(i.next_action_at) from counterfoil.item i where i.flow = f.name and i.state = 'IN_PROGRESS' and i.settled_at is null) x) n on true
 where $1::text is null or f.name = $1
 order by f.name;
 

@@ -3,9 +3,9 @@
 select id, key, from_state, to_state, moved, why
 from counterfoil.move_items($1, $2::counterfoil.move_request[], $3, $4, $5);
 
--- name: accept_item
--- $1 flow, $2 key, $3 payload, $4 parent key. The same key twice is one item.
-select counterfoil.accept($1, $2, $3, $4);
+-- name: accept_items
+-- $1 flow, $2 requests, $3 actor, $4 reason. The same key twice is one item.
+select key, id, state, outcome from counterfoil.accept_items($1, $2::counterfoil.accept_request[], $3, $4);
 
 -- name: claim_items
 -- $1 flow, $2 limit, $3 lease, $4 worker.
@@ -20,19 +20,35 @@ select counterfoil.renew_items($1, $2::uuid[], $3);
 select rescued, failed from counterfoil.rescue_items($1, $2, $3);
 
 -- name: due_flows
--- Flows that have items to work on now, with the number up to 1,000.
-select f.name as flow, d.due from counterfoil.flow f cross join lateral (
-  select count(*) as due from (
-    select 1 from counterfoil.item i
-    where i.flow = f.name and i.next_action_at <= counterfoil.now() and i.state in ('QUEUED', 'TEMPORARY_ERROR') limit 1000) x) d
-where d.due > 0;
+-- Flows and lanes that have items to work on now.
+select f.name as flow, l.lane from counterfoil.flow f cross join (values ('live'), ('bulk')) as l (lane)
+where exists (
+  select 1 from counterfoil.item i
+  where i.flow = f.name and i.lane = l.lane and i.next_action_at <= counterfoil.now() and i.state in ('QUEUED', 'TEMPORARY_ERROR', 'IN_DOUBT'));
 
 -- name: held_flows
 -- Flows that have items whose attempt may be gone.
-select distinct i.flow from counterfoil.item i
-left join counterfoil.attempt a on a.flow = i.flow and a.item_id = i.id and a.number = i.attempts
-where i.state = 'IN_PROGRESS' and (i.next_action_at <= counterfoil.now()
-  or a.worker_id is not null and a.worker_id not in (select w from counterfoil.live_workers() w));
+select f.name as flow from counterfoil.flow f
+where exists (
+  select 1 from counterfoil.item i
+  left join lateral (
+    select a.worker_id from counterfoil.attempt a where a.flow = i.flow and a.item_id = i.id and a.number = i.attempts offset 0) a on true
+  where i.flow = f.name and i.state = 'IN_PROGRESS' and i.settled_at is null and (i.next_action_at <= counterfoil.now()
+    or a.worker_id is not null and a.worker_id not in (select w from counterfoil.live_workers() w)));
+
+-- name: waking_flows
+-- Flows that have items held until a time that has come.
+select f.name as flow from counterfoil.flow f
+where exists (
+  select 1 from counterfoil.item i where i.flow = f.name and i.state in ('WAITING', 'ACCEPTED') and i.next_action_at <= counterfoil.now());
+
+-- name: wake_items
+-- $1 flow, $2 limit.
+select released, failed from counterfoil.wake_items($1, $2);
+
+-- name: requeue_items
+-- $1 flow, $2 fault words, $3 accepted since, $4 limit, $5 actor, $6 reason. Returns how many.
+select counterfoil.requeue_items($1, $2, $3, $4, $5, $6);
 
 -- name: known_items
 -- $1 flow, $2 keys. What stands in the ledger about records of this chunk: one probe of the unique index for each key.
@@ -43,27 +59,35 @@ select i.key, i.state, i.released_sha256 from unnest($2::text[]) k (key) join co
 select (select i.key from counterfoil.item i where i.flow = $1 order by i.flow, i.key limit 1) is not null;
 
 -- name: get_item
--- $1 flow or null, $2 key or null, $3 id or null.
-select i.*, c.title as case_title, c.owner as case_owner, c.due_at as case_due_at
+-- $1 flow or null, $2 key or null, $3 id or null, $4 receipt or null.
+select i.*, c.title as case_title, c.owner as case_owner, c.due_at as case_due_at, p.key as parent_key, p.state as parent_state,
+  coalesce(p.receipt, p.reference) as parent_receipt
 from (
-  select i.* from counterfoil.item i where i.id = $3::bigint
+  select i.* from counterfoil.item i where i.id = $3::bigint and ($1::text is null or i.flow = $1)
   union all  -- flow by flow, so that a key without a flow is a few probes and no scan
   select i.* from counterfoil.flow f join counterfoil.item i on i.flow = f.name and i.key = $2
   where $3::bigint is null and ($1::text is null or f.name = $1)
+  union all
+  select i.* from counterfoil.item i where i.receipt = $4 and $3::bigint is null and ($1::text is null or i.flow = $1)
 ) i left join counterfoil."case" c on c.id = i.case_id
+left join lateral (select o.key, o.state, o.receipt, o.reference from counterfoil.item o where o.flow = i.flow and o.id = i.parent_id offset 0) p on true
 limit 2;
 
 -- name: list_items
--- $1 flow, $2 state, $3 fault, $4 case, $5 unfinished only, $6 key prefix, $7 before (accepted_at), $8 before (id), $9 limit. Newest first.
-select i.id, i.flow, i.key, i.state, i.state_since, i.accepted_at, i.settled_at, i.next_action_at, i.case_id, i.attempts, i.crashes,
-  i.first_failed_at, i.fault, i.problem, i.run_id
+-- $1 flow, $2 state, $3 fault, $4 case, $5 unfinished only, $6 key prefix, $7 before (id), $8 limit, $9 kind, $10 group. Newest first.
+select i.id, i.flow, i.key, i.kind, i.group_key, i.parent_id, i.lane, i.state, i.state_since, i.accepted_at, i.settled_at, i.next_action_at, i.case_id,
+  i.attempts, i.crashes, i.first_failed_at, i.fault, i.problem, i.run_id, i.receipt, i.doubt_at
 from counterfoil.item i
 where ($1::text is null or i.flow = $1) and ($2::text is null or i.state = $2) and ($3::text is null or i.fault = $3)
   and ($4::bigint is null or i.case_id = $4) and (not $5::boolean or i.settled_at is null)
   and (i.settled_at is null or $2 is null or $2 in ('SUCCESS', 'REJECTED', 'TRANSFERRED', 'SUPERSEDED', 'ARCHIVED', 'CANCELLED'))
-  and ($6::text is null or starts_with(i.key, $6))
-  and ($7::timestamptz is null or (i.accepted_at, i.id) < ($7, $8::bigint))
-order by i.accepted_at desc, i.id desc limit $9;
+  and ($6::text is null or starts_with(i.key, $6)) and ($7::bigint is null or i.id < $7)
+  and ($9::text is null or i.kind = $9) and ($10::text is null or i.group_key = $10)
+order by i.id desc limit $8;
+
+-- name: list_children
+-- $1 flow, $2 item, $3 limit. In the order they were handed in.
+select id, key, kind, state, receipt from counterfoil.item where flow = $1 and parent_id = $2 order by id limit $3;
 
 -- name: list_events
 -- $1 flow, $2 item. The whole story, oldest first.
@@ -72,7 +96,7 @@ from counterfoil.item_event where flow = $1 and item_id = $2 order by id;
 
 -- name: list_attempts
 -- $1 flow, $2 item.
-select a.id, a.number, a.started_at, a.lease_until, a.worker_id, w.host, w.pid
+select a.id, a.number, a.started_at, a.lease_until, a.sent_at, a.worker_id, w.host, w.pid
 from counterfoil.attempt a left join counterfoil.worker w on w.id = a.worker_id where a.flow = $1 and a.item_id = $2 order by a.number;
 
 -- name: count_states

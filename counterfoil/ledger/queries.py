@@ -9,7 +9,7 @@ from importlib.resources import files
 from types import MappingProxyType
 
 _NAME = re.compile(r"^-- name: (\w+)\n", re.MULTILINE)
-FILES = ("items", "runs", "cases", "flows", "gates", "workers", "health")
+FILES = ("items", "deliveries", "polls", "runs", "cases", "flows", "gates", "workers", "health")
 
 
 @cache

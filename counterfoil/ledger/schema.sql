@@ -2,6 +2,45 @@
 
 CREATE SCHEMA counterfoil;
 
+CREATE TYPE counterfoil.accept_request AS (
+	key text,
+	kind text,
+	payload text,
+	parent_key text,
+	group_key text,
+	lane text,
+	file jsonb,
+	due_at timestamp with time zone,
+	receipt text
+);
+
+CREATE TYPE counterfoil.accepted AS (
+	key text,
+	id bigint,
+	state text,
+	outcome text
+);
+
+CREATE TYPE counterfoil.exchange_row AS (
+	item_id bigint,
+	call_id bigint,
+	attempt_id uuid,
+	at timestamp with time zone,
+	kind text,
+	method text,
+	address text,
+	status smallint,
+	outcome text,
+	took_ms integer,
+	sent_bytes bigint,
+	sent_sha256 text,
+	got_bytes bigint,
+	got_sha256 text,
+	request text,
+	reply text,
+	fault text
+);
+
 CREATE TYPE counterfoil.move_request AS (
 	id bigint,
 	key text,
@@ -14,7 +53,15 @@ CREATE TYPE counterfoil.move_request AS (
 	payload text,
 	payload_sha256 text,
 	reference text,
-	superseded_by bigint
+	superseded_by bigint,
+	receipt text,
+	case_fault text,
+	doubtful boolean,
+	kind text,
+	group_key text,
+	parent_id bigint,
+	lane text,
+	not_before timestamp with time zone
 );
 
 CREATE TYPE counterfoil.judged_move AS (
@@ -39,30 +86,213 @@ CREATE TYPE counterfoil.move_result AS (
 	why text
 );
 
-CREATE FUNCTION counterfoil.accept(p_flow text, p_key text, p_payload jsonb DEFAULT NULL::jsonb, p_parent_key text DEFAULT NULL::text) RETURNS bigint
+CREATE TABLE counterfoil.flow_kind (
+    flow text NOT NULL,
+    kind text NOT NULL,
+    "position" smallint NOT NULL,
+    parent_kind text,
+    inherits text DEFAULT 'last'::text NOT NULL,
+    stand_in text,
+    parent_wait interval DEFAULT '7 days'::interval NOT NULL,
+    resend text DEFAULT 'person'::text NOT NULL,
+    resend_update text DEFAULT 'person'::text NOT NULL,
+    look_up_after interval DEFAULT '00:02:00'::interval NOT NULL,
+    updates boolean DEFAULT false NOT NULL,
+    poll_first interval,
+    complete_within interval,
+    CONSTRAINT flow_kind_inherits_check CHECK ((inherits = ANY (ARRAY['last'::text, 'first'::text]))),
+    CONSTRAINT flow_kind_resend_check CHECK ((resend = ANY (ARRAY['safe'::text, 'look_up'::text, 'person'::text]))),
+    CONSTRAINT flow_kind_resend_update_check CHECK ((resend_update = ANY (ARRAY['safe'::text, 'look_up'::text, 'person'::text])))
+);
+
+CREATE TYPE counterfoil.placed_request AS (
+	request counterfoil.accept_request,
+	kind counterfoil.flow_kind,
+	sha256 text,
+	parent_id bigint,
+	parent_key text,
+	parent_state text,
+	parent_fault text,
+	parent_problem text,
+	parent_receipt text
+);
+
+CREATE TYPE counterfoil.poll_result AS (
+	item_id bigint,
+	next_poll_at timestamp with time zone,
+	phase text,
+	keep_until timestamp with time zone,
+	answered boolean,
+	status text,
+	seen text,
+	not_found smallint
+);
+
+CREATE TYPE counterfoil.step_row AS (
+	item_id bigint,
+	step text,
+	status text,
+	started_at timestamp with time zone,
+	ended_at timestamp with time zone,
+	error text
+);
+
+CREATE FUNCTION counterfoil.accept(p_flow text, p_key text, p_payload jsonb DEFAULT NULL::jsonb, p_parent_key text DEFAULT NULL::text, p_kind text DEFAULT NULL::text, p_group text DEFAULT NULL::text, p_file jsonb DEFAULT NULL::jsonb, p_lane text DEFAULT NULL::text, p_due_at timestamp with time zone DEFAULT NULL::timestamp with time zone, p_receipt text DEFAULT NULL::text) RETURNS bigint
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
-declare
-  v_id     bigint;
-  v_parent bigint;
 begin
-  if coalesce(p_key, '') = '' then
-    raise exception 'an item needs a key' using errcode = 'CF003', hint = 'Give the business key that is unique in the flow.';
+  return (select a.id from counterfoil.accept_items(p_flow,
+    array[row(p_key, p_kind, p_payload::text, p_parent_key, p_group, p_lane, p_file, p_due_at, p_receipt)::counterfoil.accept_request],
+    session_user::text) a);
+end $$;
+
+CREATE FUNCTION counterfoil.accept_items(p_flow text, p_requests counterfoil.accept_request[], p_actor text DEFAULT SESSION_USER, p_reason text DEFAULT NULL::text) RETURNS SETOF counterfoil.accepted
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET jit TO 'off'
+    AS $$
+declare
+  v_requests counterfoil.accept_request[] := counterfoil.with_kinds(p_flow, p_requests);
+  v_kind     counterfoil.flow_kind;
+begin
+  for v_kind in
+    select k.* from counterfoil.kinds_of(p_flow) k where k.kind in (select r.kind from unnest(v_requests) r) order by k.position
+  loop
+    return query select a.* from counterfoil.accept_kind(p_flow, v_kind,
+      array(select distinct on (r.key) r from unnest(v_requests) r where r.kind = v_kind.kind order by r.key), p_actor, p_reason) a;
+  end loop;
+end $$;
+
+CREATE FUNCTION counterfoil.accept_kind(p_flow text, p_kind counterfoil.flow_kind, p_requests counterfoil.accept_request[], p_actor text, p_reason text) RETURNS SETOF counterfoil.accepted
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    AS $$
+declare
+  v_fresh  counterfoil.accept_request[];
+  v_placed counterfoil.placed_request[];
+  v_moved  counterfoil.move_result[] := '{}';
+  v_new    bigint[];
+begin
+  v_fresh := array(
+    select r from unnest(p_requests) r
+    left join lateral (select o.id from counterfoil.item o where o.flow = p_flow and o.key = r.key offset 0) i on true where i.id is null);
+  if cardinality(v_fresh) > 0 then
+    v_placed := counterfoil.place(p_flow, p_kind, v_fresh);
+    v_moved := array(select m from counterfoil.move_items(p_flow, array(select counterfoil.birth_of(p) from unnest(v_placed) p), p_actor, p_reason) m
+      where m.from_state = 'NEW');
+    insert into counterfoil.content (flow, item_id, payload, sha256, file, handed_in_at)
+    select p_flow, m.id, (p.request).payload, p.sha256, (p.request).file, counterfoil.now()
+    from unnest(v_placed) p join unnest(v_moved) m on m.key = (p.request).key where p_kind.resend <> 'record';
+    v_new := array(select m.id from unnest(v_moved) m);
+    perform counterfoil.begin_family(p_flow, p_kind, v_new);
+    return query select m.key, m.id, m.to_state, 'new' from unnest(v_moved) m;
   end if;
-  if p_parent_key is not null then
-    select id into v_parent from counterfoil.item where flow = p_flow and key = p_parent_key;
-    if v_parent is null then
-      raise exception 'parent "%" is not an item of flow "%"', p_parent_key, p_flow using errcode = 'CF003', hint = 'Accept the parent first.';
-    end if;
+  if cardinality(v_moved) < cardinality(p_requests) then
+    return query select a.* from counterfoil.accept_known(p_flow, p_kind,
+      array(select r from unnest(p_requests) r where r.key not in (select m.key from unnest(v_moved) m)), p_actor) a;
   end if;
-  perform counterfoil.move_items(p_flow,
-    array[row(null, p_key, 'accept', null, null, null, null, null, p_payload::text, null, null, null)::counterfoil.move_request], session_user::text);
-  if v_parent is not null then
-    update counterfoil.item set parent_id = v_parent where flow = p_flow and key = p_key and parent_id is null;
+end $$;
+
+CREATE FUNCTION counterfoil.accept_known(p_flow text, p_kind counterfoil.flow_kind, p_requests counterfoil.accept_request[], p_actor text) RETURNS SETOF counterfoil.accepted
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    AS $$
+declare
+  v_placed counterfoil.placed_request[];
+  v_moves  counterfoil.move_request[];
+begin
+  perform 1 from (select i.id from unnest(p_requests) r cross join lateral (
+      select o.id from counterfoil.item o where o.flow = p_flow and o.key = r.key offset 0) i order by i.id) u
+  cross join lateral (select 1 from counterfoil.item o where o.flow = p_flow and o.id = u.id offset 0 for update) l;
+  -- Those that differ: only these are placed, since a parent they name must exist.
+  v_placed := counterfoil.place(p_flow, p_kind, array(
+    select r from unnest(p_requests) r
+    cross join lateral (select o.* from counterfoil.item o where o.flow = p_flow and o.key = r.key offset 0) i
+    left join counterfoil.content c on c.flow = p_flow and c.item_id = i.id
+    where i.kind = p_kind.kind and i.state not in ('TRANSFERRED', 'ARCHIVED', 'CANCELLED', 'SUPERSEDED')
+      and (p_kind.updates or i.fault = 'missing' and c.item_id is null)
+      and c.sha256 is distinct from encode(sha256(convert_to(r.payload || coalesce(r.file::text, ''), 'UTF8')), 'hex')));
+  if cardinality(v_placed) > 0 then
+    insert into counterfoil.content as c (flow, item_id, payload, sha256, file, handed_in_at)
+    select p_flow, i.id, (p.request).payload, p.sha256, (p.request).file, counterfoil.now()
+    from unnest(v_placed) p cross join lateral (
+      select o.id from counterfoil.item o where o.flow = p_flow and o.key = (p.request).key offset 0) i
+    on conflict (flow, item_id) do update set payload = excluded.payload, sha256 = excluded.sha256, file = excluded.file, rendered = null,
+      handed_in_at = excluded.handed_in_at;
+    update counterfoil.item i set version = i.version + 1, parent_id = coalesce(i.parent_id, p.parent_id), group_key = coalesce((p.request).group_key, i.group_key)
+    from unnest(v_placed) p cross join lateral (
+      select o.ctid as place from counterfoil.item o where o.flow = p_flow and o.key = (p.request).key offset 0) x
+    where i.ctid = x.place;
+    v_moves := array(select counterfoil.request('revise', p_key => (p.request).key) from unnest(v_placed) p);
+    perform counterfoil.move_items(p_flow, v_moves, p_actor, 'newer content was handed in');
   end if;
-  select id into v_id from counterfoil.item where flow = p_flow and key = p_key;
-  return v_id;
+  return query
+  select i.key, i.id, i.state, case when i.key in (select (p.request).key from unnest(v_placed) p) then 'revised' else 'known' end
+  from unnest(p_requests) r cross join lateral (select o.* from counterfoil.item o where o.flow = p_flow and o.key = r.key offset 0) i;
+end $$;
+
+CREATE FUNCTION counterfoil.begin_family(p_flow text, p_kind counterfoil.flow_kind, p_new bigint[]) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    AS $$
+declare
+  v_adopted counterfoil.move_request[];
+begin
+  if p_kind.complete_within is not null then
+    insert into counterfoil.expectation (flow, item_id, due_at)
+    select p_flow, u.id, counterfoil.now() + p_kind.complete_within from unnest(p_new) as u (id) on conflict do nothing;
+  end if;
+  if not exists (select 1 from counterfoil.flow_kind k where k.flow = p_flow and k.parent_kind = p_kind.kind) then
+    return;
+  end if;
+  with adopted as (
+    update counterfoil.item c set parent_id = p.id
+    from unnest(p_new) as u (id)
+    cross join lateral (select o.* from counterfoil.item o where o.flow = p_flow and o.id = u.id offset 0) p
+    where c.flow = p_flow and c.group_key = p.group_key and c.state = 'WAITING' and c.parent_id is null
+      and c.kind in (select k.kind from counterfoil.flow_kind k where k.flow = p_flow and k.parent_kind = p_kind.kind)
+    returning c.id, p.receipt, case when c.not_before > counterfoil.now() then c.not_before end as not_before
+  )
+  select array_agg(counterfoil.request('release', p_id => a.id, p_next_action_at => a.not_before)) into v_adopted
+  from adopted a where a.receipt is not null;
+  if cardinality(v_adopted) > 0 then
+    perform counterfoil.move_items(p_flow, v_adopted, 'ledger', 'its parent has a receipt');
+  end if;
+end $$;
+
+CREATE FUNCTION counterfoil.birth_of(p_placed counterfoil.placed_request) RETURNS counterfoil.move_request
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+  v       counterfoil.accept_request := p_placed.request;
+  v_wait  timestamptz := counterfoil.now() + (p_placed.kind).parent_wait;
+  v_event text := 'accept';
+  v_at    timestamptz;
+begin
+  if v.receipt is not null then
+    v_event := 'confirm';
+  elsif p_placed.parent_id is not null and p_placed.parent_receipt is null
+    and p_placed.parent_state in ('PERMANENT_ERROR', 'ARCHIVED', 'CANCELLED', 'REJECTED') then
+    return counterfoil.request('fail', p_key => v.key, p_fault => 'parent_failed',
+      p_problem => format('Its parent %s stopped: %s', p_placed.parent_key, coalesce(p_placed.parent_problem, lower(p_placed.parent_state))),
+      p_case_fault => case when p_placed.parent_state = 'PERMANENT_ERROR' then p_placed.parent_fault end,
+      p_kind => v.kind, p_group_key => v.group_key, p_parent_id => p_placed.parent_id, p_lane => v.lane, p_not_before => v.due_at);
+  elsif p_placed.parent_id is not null and p_placed.parent_receipt is null
+    or p_placed.parent_id is null and (p_placed.kind).parent_kind is not null and (p_placed.kind).stand_in is null then
+    v_event := 'hold';
+    v_at := greatest(v_wait, v.due_at);
+  elsif v.due_at > counterfoil.now() then
+    v_event := 'hold';
+    v_at := v.due_at;
+  end if;
+  return counterfoil.request(v_event, p_key => v.key, p_next_action_at => v_at, p_receipt => v.receipt, p_kind => v.kind,
+    p_group_key => v.group_key, p_parent_id => p_placed.parent_id, p_lane => v.lane, p_not_before => v.due_at,
+    p_payload => case when (p_placed.kind).resend = 'record' then nullif(v.payload, 'null') end);
 end $$;
 
 CREATE FUNCTION counterfoil.births(p_requests counterfoil.move_request[], p_judged counterfoil.judged_move[]) RETURNS counterfoil.move_request[]
@@ -78,6 +308,45 @@ CREATE FUNCTION counterfoil.births(p_requests counterfoil.move_request[], p_judg
     order by (q.request).key, q.place)
 $$;
 
+CREATE FUNCTION counterfoil.case_of(p_flow text, p_request counterfoil.move_request) RETURNS bigint
+    LANGUAGE sql STABLE
+    AS $$
+  select c.id from counterfoil."case" c where c.flow = p_flow and c.closed_at is null
+    and c.fault = coalesce((p_request).case_fault, (p_request).fault, (p_request).event)
+$$;
+
+CREATE FUNCTION counterfoil.claim_deliveries(p_flow text, p_lane text, p_limit integer, p_lease interval, p_worker bigint, p_after bigint DEFAULT 0) RETURNS TABLE(id bigint, key text, kind text, group_key text, attempt_id uuid, attempts integer, first_failed_at timestamp with time zone, doubt_at timestamp with time zone, receipt text, accepted_at timestamp with time zone, fault text, problem text, parent_id bigint, parent_key text, parent_state text, parent_receipt text, parent_payload text, payload text, file jsonb, rendered jsonb, version integer, turned_to bigint)
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    SET jit TO 'off'
+    AS $$
+declare
+  v_ids       bigint[];
+  v_crashed   bigint[];
+  v_turned_to bigint;
+begin
+  select n.ids, n.turned_to into v_ids, v_turned_to from counterfoil.next_due(p_flow, p_lane, p_limit, p_after) n;
+  if cardinality(v_ids) > 0 then
+    v_crashed := array(
+      select i.id from unnest(v_ids) with ordinality as u (id, place)
+      cross join lateral (select o.id, o.crashes from counterfoil.item o where o.flow = p_flow and o.id = u.id offset 0) i
+      where i.crashes > 0 order by u.place);
+    v_ids := case when v_ids[1] = any (v_crashed) then v_ids[1:1]
+      else array(select u.id from unnest(v_ids) with ordinality as u (id, place) where u.id <> all (v_crashed) order by u.place) end;
+    perform counterfoil.claim_these(p_flow, v_ids, p_lease, p_worker);
+  end if;
+  return query
+  select i.id, i.key, i.kind, i.group_key, i.attempt_id, i.attempts, i.first_failed_at, i.doubt_at, i.receipt, i.accepted_at, i.fault, i.problem,
+    i.parent_id, p.key, p.state, coalesce(p.receipt, p.reference), pc.payload, c.payload, c.file, c.rendered, i.version, v_turned_to
+  from unnest(v_ids) with ordinality as u (id, place)
+  cross join lateral (select o.* from counterfoil.item o where o.flow = p_flow and o.id = u.id offset 0) i
+  left join lateral (select o.* from counterfoil.content o where o.flow = p_flow and o.item_id = u.id offset 0) c on true
+  left join lateral (select o.key, o.state, o.receipt, o.reference from counterfoil.item o where o.flow = p_flow and o.id = i.parent_id offset 0) p on true
+  left join lateral (select o.payload from counterfoil.content o where o.flow = p_flow and o.item_id = i.parent_id offset 0) pc on true
+  order by u.place;
+end $$;
+
 CREATE FUNCTION counterfoil.claim_items(p_flow text, p_limit integer, p_lease interval, p_worker bigint) RETURNS TABLE(id bigint, key text, attempt_id uuid, attempts integer, first_failed_at timestamp with time zone, fault text, payload text, released_sha256 text)
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -91,18 +360,27 @@ begin
   v_ids := array(
     with due as materialized (
       select i.id, i.crashes, i.next_action_at from counterfoil.item i
-      where i.flow = p_flow and i.next_action_at <= counterfoil.now() and i.state in ('QUEUED', 'TEMPORARY_ERROR')
+      where i.flow = p_flow and i.lane = 'live' and i.next_action_at <= counterfoil.now() and i.state in ('QUEUED', 'TEMPORARY_ERROR')
       order by i.next_action_at, i.id limit p_limit for update skip locked
     ), head as (select d.id, d.crashes from due d order by d.next_action_at, d.id limit 1)
     select d.id from due d cross join head h where case when h.crashes > 0 then d.id = h.id else d.crashes = 0 end order by d.id);
-  perform counterfoil.move_items(p_flow,
-    array(select row(u.id, null, 'claim', counterfoil.now() + p_lease, null, null, gen_random_uuid(), null, null, null, null, null)
-      ::counterfoil.move_request from unnest(v_ids) as u (id)),
-    'worker ' || p_worker, null, p_worker) where cardinality(v_ids) > 0;
+  perform counterfoil.claim_these(p_flow, v_ids, p_lease, p_worker);
   return query
   select i.id, i.key, i.attempt_id, i.attempts, i.first_failed_at, i.fault, i.payload, i.released_sha256
   from unnest(v_ids) as u (id)
   cross join lateral (select o.* from counterfoil.item o where o.flow = p_flow and o.id = u.id offset 0) i;
+end $$;
+
+CREATE FUNCTION counterfoil.claim_these(p_flow text, p_ids bigint[], p_lease interval, p_worker bigint) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+  if cardinality(p_ids) > 0 then
+    perform counterfoil.move_items(p_flow,
+      array(select counterfoil.request('claim', p_id => u.id, p_next_action_at => counterfoil.now() + p_lease, p_attempt_id => gen_random_uuid())
+        from unnest(p_ids) as u (id)), 'worker ' || p_worker, null, p_worker);
+  end if;
 end $$;
 
 CREATE FUNCTION counterfoil.close_flow_cases(p_flow text, p_fault_prefix text, p_who text, p_why text) RETURNS bigint
@@ -138,6 +416,85 @@ CREATE FUNCTION counterfoil.count_moves(p_flow text, p_states text[], p_deltas b
   on conflict (flow, state, shard) do update set items = c.items + excluded.items
 $$;
 
+CREATE FUNCTION counterfoil.follow_moves(p_flow text, p_judged counterfoil.judged_move[], p_now timestamp with time zone) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    AS $$
+declare
+  v_gone bigint[] := array(select j.item_id from unnest(p_judged) j where j.why = 'moved' and j.from_state in ('ACCEPTED', 'SUCCESS', 'PERMANENT_ERROR')
+    and j.to_state in ('QUEUED', 'TEMPORARY_ERROR', 'TRANSFERRED', 'ARCHIVED', 'CANCELLED', 'SUPERSEDED'));
+  v_anew bigint[] := array(select j.item_id from unnest(p_judged) j where j.why = 'moved' and (j.request).event = 'regenerate');
+  v_polled bigint[] := array(select j.item_id from unnest(p_judged) j where j.why = 'moved' and (j.request).event in ('receive', 'reopen'));
+begin
+  if cardinality(v_gone) > 0 then
+    delete from counterfoil.poll p where p.flow = p_flow and p.item_id = any (v_gone);
+  end if;
+  if cardinality(v_anew) > 0 then
+    update counterfoil.content c set rendered = null where c.flow = p_flow and c.item_id = any (v_anew);
+  end if;
+  if cardinality(v_polled) > 0 then
+    insert into counterfoil.poll as p (flow, item_id, receipt, phase, next_poll_at)
+    select i.flow, i.id, i.receipt, 'confirm', p_now + coalesce(k.poll_first, '0')
+    from counterfoil.item i join counterfoil.flow_kind k on k.flow = i.flow and k.kind = i.kind
+    where i.flow = p_flow and i.id = any (v_polled) and i.receipt is not null
+    on conflict (flow, item_id) do update set receipt = excluded.receipt, phase = 'confirm', next_poll_at = excluded.next_poll_at,
+      not_found = 0, keep_until = null, seen = case when p.receipt = excluded.receipt then p.seen end;
+  end if;
+  perform counterfoil.follow_revisions(p_flow, p_judged);
+  perform counterfoil.follow_parents(p_flow, p_judged);
+end $$;
+
+CREATE FUNCTION counterfoil.follow_parents(p_flow text, p_judged counterfoil.judged_move[]) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    AS $$
+declare
+  v_parents bigint[] := array(
+    select j.item_id from unnest(p_judged) j
+    where j.why = 'moved' and j.to_state in ('ACCEPTED', 'SUCCESS', 'TRANSFERRED', 'PERMANENT_ERROR', 'ARCHIVED', 'CANCELLED', 'REJECTED'));
+  v_requests counterfoil.move_request[];
+begin
+  if cardinality(v_parents) = 0
+    or not exists (select 1 from counterfoil.flow_kind k where k.flow = p_flow and k.parent_kind is not null) then
+    return;
+  end if;
+  v_requests := array(
+    select case when coalesce(p.receipt, p.reference) is not null then counterfoil.request('release', p_id => c.id, p_next_action_at => c.not_before)
+      else counterfoil.request('fail', p_id => c.id, p_fault => 'parent_failed',
+        p_problem => format('Its parent %s stopped: %s', p.key, coalesce(p.problem, lower(p.state))),
+        p_case_fault => case when p.state = 'PERMANENT_ERROR' then p.fault end) end
+    from unnest(v_parents) as u (id)
+    cross join lateral (select o.* from counterfoil.item o where o.flow = p_flow and o.id = u.id offset 0) p
+    cross join lateral (
+      select o.id, o.state, o.fault, case when o.not_before > counterfoil.now() then o.not_before end as not_before
+      from counterfoil.item o
+      where o.flow = p_flow and o.parent_id = p.id and o.settled_at is null offset 0) c
+    where c.state = 'WAITING' and (coalesce(p.receipt, p.reference) is not null or p.state not in ('ACCEPTED', 'SUCCESS', 'TRANSFERRED'))
+      or c.state = 'PERMANENT_ERROR' and c.fault like 'parent\_%' and coalesce(p.receipt, p.reference) is not null);
+  if cardinality(v_requests) > 0 then
+    perform counterfoil.move_items(p_flow, v_requests, 'ledger',
+      case when (v_requests[1]).event = 'release' then 'its parent has a receipt' else 'its parent stopped' end);
+  end if;
+end $$;
+
+CREATE FUNCTION counterfoil.follow_revisions(p_flow text, p_judged counterfoil.judged_move[]) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    AS $$
+declare
+  v_requests counterfoil.move_request[] := array(
+    select counterfoil.request('revise', p_id => i.id) from unnest(p_judged) j
+    join counterfoil.item i on i.flow = p_flow and i.id = j.item_id
+    where j.why = 'moved' and j.from_state = 'IN_PROGRESS' and j.to_state in ('ACCEPTED', 'SUCCESS') and i.version > i.sent_version);
+begin
+  if cardinality(v_requests) > 0 then
+    perform counterfoil.move_items(p_flow, v_requests, 'ledger', 'newer content was handed in meanwhile');
+  end if;
+end $$;
+
 CREATE FUNCTION counterfoil.give_birth(p_flow text, p_births counterfoil.move_request[], p_actor text, p_reason text, p_now timestamp with time zone) RETURNS counterfoil.move_result[]
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -148,14 +505,15 @@ declare
 begin
   with born as (
     insert into counterfoil.item (flow, key, state, state_since, accepted_at, settled_at, next_action_at, case_id, first_failed_at,
-      fault, problem, run_id, payload, payload_sha256)
+      fault, problem, run_id, payload, payload_sha256, kind, group_key, parent_id, lane, not_before, receipt, receipt_at)
     select p_flow, r.key, m.to_state, p_now, p_now,
-      case when m.to_state = 'REJECTED' then p_now end,
+      case when m.to_state in ('REJECTED', 'SUCCESS') then p_now end,
       case when m.to_state in ('QUEUED', 'WAITING', 'TEMPORARY_ERROR') then coalesce(r.next_action_at, p_now) end,
-      (select c.id from counterfoil."case" c
-       where m.to_state in ('REVIEW', 'PERMANENT_ERROR') and c.flow = p_flow and c.fault = coalesce(r.fault, r.event) and c.closed_at is null),
+      case when m.to_state in ('REVIEW', 'PERMANENT_ERROR') then counterfoil.case_of(p_flow, r) end,
       case when r.event in ('fail', 'fail_temporarily') then p_now end,
-      r.fault, r.problem, r.run_id, case when m.to_state <> 'REJECTED' then r.payload end, r.payload_sha256
+      r.fault, r.problem, r.run_id, case when m.to_state <> 'REJECTED' then r.payload end, r.payload_sha256,
+      coalesce(r.kind, 'record'), r.group_key, r.parent_id, coalesce(r.lane, 'live'), r.not_before, r.receipt,
+      case when r.receipt is not null then p_now end
     from unnest(p_births) r join counterfoil.item_move m on m.from_state = 'NEW' and m.event = r.event
     order by r.key
     on conflict (flow, key) do nothing
@@ -172,6 +530,12 @@ begin
   from born b left join owned on true;
   return coalesce(v_born, '{}');
 end $$;
+
+CREATE FUNCTION counterfoil.is_owned(p_to_state text, p_next_action_at timestamp with time zone) RETURNS boolean
+    LANGUAGE sql IMMUTABLE
+    AS $$
+  select p_to_state in ('REVIEW', 'PERMANENT_ERROR') or p_to_state = 'IN_DOUBT' and p_next_action_at is null
+$$;
 
 CREATE FUNCTION counterfoil.judge_moves(p_flow text, p_requests counterfoil.move_request[]) RETURNS counterfoil.judged_move[]
     LANGUAGE plpgsql STABLE
@@ -207,6 +571,25 @@ begin
     order by i.id);
 end $$;
 
+CREATE FUNCTION counterfoil.keep_rendered(p_flow text, p_ids bigint[], p_attempts uuid[], p_files jsonb[]) RETURNS void
+    LANGUAGE sql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  update counterfoil.content c set rendered = u.file
+  from unnest(p_ids, p_attempts, p_files) as u (id, attempt_id, file)
+  where c.flow = p_flow and c.item_id = u.id
+    and exists (select 1 from counterfoil.item i where i.flow = p_flow and i.id = u.id and i.attempt_id = u.attempt_id and i.version = i.sent_version)
+$$;
+
+CREATE FUNCTION counterfoil.kinds_of(p_flow text) RETURNS SETOF counterfoil.flow_kind
+    LANGUAGE sql STABLE
+    AS $$
+  select k.* from counterfoil.flow_kind k where k.flow = p_flow
+  union all
+  select p_flow, 'record', 0::smallint, null, 'last', null, interval '7 days', 'record', 'record', interval '0', false, null, null
+  where not exists (select 1 from counterfoil.flow_kind k where k.flow = p_flow)
+$$;
+
 CREATE FUNCTION counterfoil.live_workers() RETURNS SETOF bigint
     LANGUAGE sql
     AS $$
@@ -232,6 +615,23 @@ begin
     select 1 from counterfoil.item i where i.flow = p_flow and i.id = u.id offset 0 for update) l;
 end $$;
 
+CREATE FUNCTION counterfoil.mark_sending(p_flow text, p_ids bigint[], p_attempts uuid[]) RETURNS SETOF uuid
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    SET jit TO 'off'
+    AS $$
+begin
+  return query
+  with held as materialized (
+    select i.id, i.attempt_id, i.attempts from unnest(p_ids, p_attempts) as u (id, attempt_id) cross join lateral (
+      select o.* from counterfoil.item o where o.flow = p_flow and o.id = u.id and o.attempt_id = u.attempt_id offset 0) i
+  ), marked as (
+    update counterfoil.attempt a set sent_at = counterfoil.now() from held h where a.flow = p_flow and a.item_id = h.id and a.number = h.attempts
+  )
+  select h.attempt_id from held h;
+end $$;
+
 CREATE FUNCTION counterfoil.may_read(p_flow text) RETURNS boolean
     LANGUAGE sql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -250,8 +650,8 @@ begin
     raise exception 'a move needs a reason' using errcode = 'CF001', hint = 'Say why, in a few words.';
   end if;
   select * into v_result from counterfoil.move_items(p_flow,
-    array[row(null, p_key, p_event, p_next_action_at, p_fault, p_problem, p_attempt_id, null, null, null, p_reference, null)::counterfoil.move_request],
-    p_actor, p_reason);
+    array[counterfoil.request(p_event, p_key => p_key, p_next_action_at => p_next_action_at, p_fault => p_fault, p_problem => p_problem,
+      p_attempt_id => p_attempt_id, p_reference => p_reference)], p_actor, p_reason);
   if v_result.id is null then
     raise exception 'no item "%" in flow "%"', p_key, p_flow using errcode = 'CF003';
   elsif v_result.why = 'illegal' then
@@ -273,9 +673,8 @@ declare
 begin
   with gone as materialized (
     select j.item_id, j.from_state, j.to_state, j.attempt_id as old_attempt_id, j.case_id as old_case_id, j.attempts, j.place, r.event, r.next_action_at,
-      r.fault, r.problem, r.attempt_id, r.run_id, r.payload, r.payload_sha256, r.reference, r.superseded_by,
-      (select c.id from counterfoil."case" c where j.to_state in ('REVIEW', 'PERMANENT_ERROR')
-         and c.flow = p_flow and c.fault = coalesce(r.fault, r.event) and c.closed_at is null) as new_case_id
+      r.fault, r.problem, r.attempt_id, r.run_id, r.payload, r.payload_sha256, r.reference, r.superseded_by, r.receipt, r.doubtful, r.lane,
+      case when counterfoil.is_owned(j.to_state, r.next_action_at) then counterfoil.case_of(p_flow, j.request) end as new_case_id
     from unnest(p_judged) j cross join lateral (select (j.request).*) r
     where j.why = 'moved'
   ), moved as (
@@ -283,25 +682,34 @@ begin
       state = g.to_state,
       state_since = p_now,
       settled_at = case when g.to_state in ('SUCCESS', 'REJECTED', 'TRANSFERRED', 'SUPERSEDED', 'ARCHIVED', 'CANCELLED') then p_now end,
-      next_action_at = case when g.to_state in ('WAITING', 'QUEUED', 'IN_PROGRESS', 'TEMPORARY_ERROR', 'IN_DOUBT', 'ACCEPTED')
-        then coalesce(g.next_action_at, p_now) end,
+      next_action_at = case
+        when g.to_state in ('WAITING', 'QUEUED', 'IN_PROGRESS', 'TEMPORARY_ERROR', 'ACCEPTED') then
+          coalesce(g.next_action_at, case when g.event = 'revise' then i.next_action_at end, p_now)
+        when g.to_state = 'IN_DOUBT' then g.next_action_at end,
       case_id = g.new_case_id,
       attempt_id = case when g.event = 'claim' then g.attempt_id end,
       attempts = i.attempts + (g.event = 'claim')::int,
-      crashes = case when g.event = 'rescue' then i.crashes + 1 when g.event in ('claim', 'hold') then i.crashes else 0 end,
+      crashes = case when g.event = 'rescue' or g.event = 'doubt' and p_actor = 'rescue' then i.crashes + 1
+        when g.event in ('claim', 'hold', 'give_back', 'doubt') then i.crashes else 0 end,
       first_failed_at = case
-        when g.event in ('retry', 'release', 'accept') or g.to_state in ('SUCCESS', 'REJECTED') then null
-        when g.event in ('fail', 'fail_temporarily') then coalesce(i.first_failed_at, p_now)
+        when g.event in ('retry', 'release', 'accept', 'revise', 'regenerate') or g.to_state in ('SUCCESS', 'REJECTED', 'ACCEPTED') then null
+        when g.event in ('fail', 'fail_temporarily', 'doubt') then coalesce(i.first_failed_at, p_now)
         else i.first_failed_at end,
-      fault = case when g.to_state = 'SUCCESS' then null else coalesce(g.fault, i.fault) end,
-      problem = case when g.to_state = 'SUCCESS' then null else coalesce(g.problem, i.problem) end,
+      doubt_at = case when g.event = 'doubt' or g.doubtful then coalesce(i.doubt_at, p_now)
+        when g.event in ('claim', 'rescue', 'give_back', 'hold', 'retry', 'release', 'revise') then i.doubt_at end,
+      fault = case when g.to_state in ('SUCCESS', 'ACCEPTED') then null else coalesce(g.fault, i.fault) end,
+      problem = case when g.to_state in ('SUCCESS', 'ACCEPTED') then null else coalesce(g.problem, i.problem) end,
       run_id = coalesce(g.run_id, i.run_id),
       payload = case when g.to_state in ('SUCCESS', 'REJECTED', 'TRANSFERRED', 'SUPERSEDED', 'ARCHIVED', 'CANCELLED') then null
         else coalesce(g.payload, i.payload) end,
       payload_sha256 = coalesce(g.payload_sha256, i.payload_sha256),
       released_sha256 = case when g.event = 'release' then i.payload_sha256 else i.released_sha256 end,
       reference = coalesce(g.reference, i.reference),
-      superseded_by = coalesce(g.superseded_by, i.superseded_by)
+      superseded_by = coalesce(g.superseded_by, i.superseded_by),
+      receipt = coalesce(g.receipt, i.receipt),
+      receipt_at = case when g.receipt is distinct from i.receipt and g.receipt is not null then p_now else i.receipt_at end,
+      lane = coalesce(g.lane, i.lane),
+      sent_version = case when g.event = 'claim' then i.version else i.sent_version end
     from gone g where i.ctid = g.place
   ), recorded as (
     insert into counterfoil.item_event (at, flow, item_id, from_state, event, to_state, actor, reason, attempt_id, run_id, fault, problem,
@@ -365,8 +773,62 @@ begin
         union all  -- NEW counts upwards: it says how many were ever accepted
         select m.from_state, case m.from_state when 'NEW' then 1 else -1 end * count(*) from unnest(v_moved) m where m.moved group by m.from_state
        ) as s (state, n) having count(*) > 0;
+  if cardinality(v_judged) > 0 and exists (select 1 from counterfoil.flow_kind k where k.flow = p_flow) then
+    perform counterfoil.follow_moves(p_flow, v_judged, v_now);
+  end if;
   return query select m.* from unnest(v_moved) m;
 end $$;
+
+CREATE FUNCTION counterfoil.next_due(p_flow text, p_lane text, p_limit integer, p_after bigint, OUT ids bigint[], OUT turned_to bigint) RETURNS record
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    SET enable_sort TO 'off'
+    AS $$
+declare
+  v_now timestamptz := counterfoil.now();
+  v_turn bigint[] := '{}';
+  v_families bigint;
+  v_family bigint;
+  v_one bigint;
+begin
+  with due as materialized (
+    select i.id, coalesce(i.parent_id, i.id) as family from counterfoil.item i
+    where i.flow = p_flow and i.lane = p_lane and i.next_action_at <= v_now and i.state in ('QUEUED', 'TEMPORARY_ERROR', 'IN_DOUBT')
+    order by i.next_action_at, i.id limit p_limit for update skip locked)
+  select coalesce(array_agg(d.id), '{}'), count(distinct d.family), p_after into ids, v_families, turned_to from due d;
+  if cardinality(ids) < p_limit or v_families * 2 >= p_limit then  -- all fit, or many families are served as it is
+    return;
+  end if;
+  for v_probe in 1 .. p_limit loop
+    select coalesce(i.parent_id, i.id) into v_family from counterfoil.item i
+    where i.flow = p_flow and i.lane = p_lane and coalesce(i.parent_id, i.id) > turned_to
+      and i.state in ('QUEUED', 'TEMPORARY_ERROR', 'IN_DOUBT') and i.next_action_at is not null
+    order by i.flow, i.lane, coalesce(i.parent_id, i.id), i.next_action_at limit 1;
+    turned_to := coalesce(v_family, 0);  -- after the last family comes the first
+    continue when v_family is null;
+    select i.id into v_one from counterfoil.item i
+    where i.flow = p_flow and i.lane = p_lane and coalesce(i.parent_id, i.id) = v_family and i.next_action_at <= v_now
+      and i.state in ('QUEUED', 'TEMPORARY_ERROR', 'IN_DOUBT') and i.id <> all (v_turn)
+    order by i.flow, i.lane, coalesce(i.parent_id, i.id), i.next_action_at limit 1 for update skip locked;
+    if v_one is not null then
+      v_turn := v_turn || v_one;
+    end if;
+    exit when cardinality(v_turn) >= p_limit / 2;
+  end loop;
+  ids := (v_turn || array(select f.id from unnest(ids) with ordinality as f (id, place) where f.id <> all (v_turn) order by f.place))[1:p_limit];
+end $$;
+
+CREATE FUNCTION counterfoil.note_exchanges(p_flow text, p_exchanges counterfoil.exchange_row[]) RETURNS void
+    LANGUAGE sql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  insert into counterfoil.exchange (at, flow, item_id, call_id, attempt_id, kind, method, address, status, outcome, took_ms, sent_bytes, sent_sha256,
+    got_bytes, got_sha256, request, reply, fault)
+  select e.at, p_flow, e.item_id, e.call_id, e.attempt_id, e.kind, e.method, e.address, e.status, e.outcome, e.took_ms, e.sent_bytes, e.sent_sha256,
+    e.got_bytes, e.got_sha256, e.request, e.reply, e.fault
+  from unnest(p_exchanges) e
+$$;
 
 CREATE FUNCTION counterfoil.now() RETURNS timestamp with time zone
     LANGUAGE sql STABLE PARALLEL SAFE
@@ -406,11 +868,14 @@ CREATE FUNCTION counterfoil.open_cases_for(p_flow text, p_births counterfoil.mov
     coalesce(array_agg(w.title) filter (where w.fault is not null), '{}'),
     coalesce(array_agg(distinct w.leaving) filter (where w.leaving is not null), '{}'))
   from (
-    select coalesce(r.fault, r.event), coalesce(r.problem, r.event), null::bigint from unnest(p_births) r where r.event in ('fail', 'review')
+    select coalesce(r.case_fault, r.fault, r.event), coalesce(r.problem, r.event), null::bigint from unnest(p_births) r
+    where r.event in ('fail', 'review')
     union all
-    select case when j.to_state in ('REVIEW', 'PERMANENT_ERROR') then coalesce((j.request).fault, (j.request).event) end,
+    select case when counterfoil.is_owned(j.to_state, (j.request).next_action_at)
+        then coalesce((j.request).case_fault, (j.request).fault, (j.request).event) end,
       coalesce((j.request).problem, (j.request).event), j.case_id
-    from unnest(p_judged) j where j.why = 'moved' and (j.to_state in ('REVIEW', 'PERMANENT_ERROR') or j.case_id is not null)
+    from unnest(p_judged) j
+    where j.why = 'moved' and (counterfoil.is_owned(j.to_state, (j.request).next_action_at) or j.case_id is not null)
   ) as w (fault, title, leaving) having count(*) > 0
 $$;
 
@@ -426,14 +891,89 @@ begin
   return (select c.id from counterfoil."case" c where c.flow = p_flow and c.fault = p_fault and c.closed_at is null);
 end $$;
 
+CREATE FUNCTION counterfoil.parent_of(p_flow text, p_kind counterfoil.flow_kind, p_parent_key text, p_group_key text) RETURNS bigint
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    AS $$
+begin
+  if p_parent_key is not null then
+    return (select i.id from counterfoil.item i where i.flow = p_flow and i.key = p_parent_key);
+  elsif p_kind.inherits = 'first' then  -- the first one that arrived, else the first one there is
+    return coalesce(
+      (select i.id from counterfoil.item i where i.flow = p_flow and i.group_key = p_group_key and i.kind = p_kind.parent_kind
+         and coalesce(i.receipt, i.reference) is not null order by i.id limit 1),
+      (select i.id from counterfoil.item i where i.flow = p_flow and i.group_key = p_group_key and i.kind = p_kind.parent_kind order by i.id limit 1));
+  end if;
+  return (select i.id from counterfoil.item i where i.flow = p_flow and i.group_key = p_group_key and i.kind = p_kind.parent_kind
+    order by i.id desc limit 1);
+end $$;
+
+CREATE FUNCTION counterfoil.place(p_flow text, p_kind counterfoil.flow_kind, p_requests counterfoil.accept_request[]) RETURNS counterfoil.placed_request[]
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    AS $$
+declare
+  v_orphan text;
+  v_ids    bigint[];
+begin
+  select r.key || '" names the parent "' || r.parent_key into v_orphan from unnest(p_requests) r
+  left join lateral (select o.id from counterfoil.item o where o.flow = p_flow and o.key = r.parent_key offset 0) i on true
+  where r.parent_key is not null and i.id is null limit 1;
+  if found then
+    raise exception '"%", which is no item of flow "%"', v_orphan, p_flow using errcode = 'CF003', hint = 'Accept the parent first.';
+  end if;
+  v_ids := array(
+    select counterfoil.parent_of(p_flow, p_kind, r.parent_key, r.group_key) from unnest(p_requests) r
+    where r.parent_key is not null or p_kind.parent_kind is not null and r.group_key is not null);
+  perform 1 from (select distinct u.id from unnest(v_ids) as u (id) where u.id is not null order by u.id) u cross join lateral (
+    select 1 from counterfoil.item i where i.flow = p_flow and i.id = u.id offset 0 for share) l;
+  return array(
+    select row(r, p_kind, encode(sha256(convert_to(r.payload || coalesce(r.file::text, ''), 'UTF8')), 'hex'), p.id, p.key, p.state, p.fault,
+      p.problem, coalesce(p.receipt, p.reference))::counterfoil.placed_request
+    from unnest(p_requests) r
+    left join lateral (
+      select o.* from counterfoil.item o where o.flow = p_flow and o.id = case
+        when r.parent_key is not null or p_kind.parent_kind is not null and r.group_key is not null
+        then counterfoil.parent_of(p_flow, p_kind, r.parent_key, r.group_key) end offset 0) p on true);
+end $$;
+
 CREATE FUNCTION counterfoil.renew_items(p_flow text, p_attempts uuid[], p_lease interval) RETURNS SETOF uuid
     LANGUAGE sql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
   update counterfoil.item set next_action_at = counterfoil.now() + p_lease
-  where flow = p_flow and state = 'IN_PROGRESS' and attempt_id = any (p_attempts)
+  where flow = p_flow and state = 'IN_PROGRESS' and settled_at is null and attempt_id = any (p_attempts)
   returning attempt_id
 $$;
+
+CREATE FUNCTION counterfoil.request(p_event text, p_id bigint DEFAULT NULL::bigint, p_key text DEFAULT NULL::text, p_next_action_at timestamp with time zone DEFAULT NULL::timestamp with time zone, p_fault text DEFAULT NULL::text, p_problem text DEFAULT NULL::text, p_attempt_id uuid DEFAULT NULL::uuid, p_payload text DEFAULT NULL::text, p_reference text DEFAULT NULL::text, p_receipt text DEFAULT NULL::text, p_case_fault text DEFAULT NULL::text, p_doubtful boolean DEFAULT NULL::boolean, p_kind text DEFAULT NULL::text, p_group_key text DEFAULT NULL::text, p_parent_id bigint DEFAULT NULL::bigint, p_lane text DEFAULT NULL::text, p_not_before timestamp with time zone DEFAULT NULL::timestamp with time zone) RETURNS counterfoil.move_request
+    LANGUAGE sql IMMUTABLE
+    AS $$
+  select row(p_id, p_key, p_event, p_next_action_at, p_fault, p_problem, p_attempt_id, null, p_payload, null, p_reference, null, p_receipt,
+    p_case_fault, p_doubtful, p_kind, p_group_key, p_parent_id, p_lane, p_not_before)::counterfoil.move_request
+$$;
+
+CREATE FUNCTION counterfoil.requeue_items(p_flow text, p_faults text[], p_accepted_since timestamp with time zone, p_limit integer, p_actor text, p_reason text) RETURNS bigint
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET jit TO 'off'
+    AS $$
+declare
+  v_likes    text[] := array(select replace(replace(f, '_', '\_'), '*', '%') from unnest(p_faults) f);
+  v_requests counterfoil.move_request[];
+begin
+  v_requests := array(
+    select counterfoil.request('retry', p_id => i.id) from counterfoil.item i
+    where i.flow = p_flow and i.state = 'PERMANENT_ERROR' and i.settled_at is null and i.fault like any (v_likes) and i.fault <> 'parent_failed'
+      and (p_accepted_since is null or i.accepted_at >= p_accepted_since)
+    order by i.accepted_at, i.id limit p_limit for update skip locked);
+  if cardinality(v_requests) = 0 then
+    return 0;
+  end if;
+  return (select count(*) from counterfoil.move_items(p_flow, v_requests, p_actor, p_reason) m where m.moved);
+end $$;
 
 CREATE FUNCTION counterfoil.rescue_items(p_flow text, p_crashes integer, p_limit integer DEFAULT 1000) RETURNS TABLE(rescued bigint, failed bigint)
     LANGUAGE plpgsql SECURITY DEFINER
@@ -445,22 +985,127 @@ CREATE FUNCTION counterfoil.rescue_items(p_flow text, p_crashes integer, p_limit
 begin
   return query
   with lost as (
-    select i.id, i.crashes, i.attempt_id from counterfoil.item i left join lateral (
-      select a.worker_id from counterfoil.attempt a where a.flow = p_flow and a.item_id = i.id and a.number = i.attempts offset 0) a on true
-    where i.flow = p_flow and i.state = 'IN_PROGRESS'
+    select i.id, i.crashes, i.attempt_id,
+      (a.sent_at is not null or i.doubt_at is not null)
+        and coalesce(case when i.receipt is not null and k.updates then k.resend_update else k.resend end, 'safe') <> 'safe' as doubtful,
+      case when coalesce(case when i.receipt is not null and k.updates then k.resend_update else k.resend end, 'safe') = 'look_up'
+        then counterfoil.now() + k.look_up_after end as look_at
+    from counterfoil.item i
+    left join lateral (
+      select a.worker_id, a.sent_at from counterfoil.attempt a where a.flow = p_flow and a.item_id = i.id and a.number = i.attempts offset 0) a on true
+    left join lateral (select o.* from counterfoil.flow_kind o where o.flow = p_flow and o.kind = i.kind offset 0) k on true
+    where i.flow = p_flow and i.state = 'IN_PROGRESS' and i.settled_at is null
       and (i.next_action_at <= counterfoil.now()
         or a.worker_id is not null and a.worker_id not in (select w from counterfoil.live_workers() w))
-    order by i.flow, i.next_action_at limit p_limit for update of i skip locked
+    order by i.flow, i.state, i.accepted_at, i.id limit p_limit for update of i skip locked
   ), moved as (
     select m.* from (select array(select
-      row(l.id, null, case when l.crashes + 1 >= p_crashes then 'fail' else 'rescue' end, counterfoil.now(),
-        case when l.crashes + 1 >= p_crashes then 'crashed' end,
-        case when l.crashes + 1 >= p_crashes then format('Its worker died %s times while it had this item.', l.crashes + 1) end,
-        l.attempt_id, null, null, null, null, null)::counterfoil.move_request from lost l) as requests) q,
+      case
+        when l.crashes + 1 >= p_crashes then counterfoil.request('fail', p_id => l.id, p_fault => 'crashed', p_attempt_id => l.attempt_id,
+          p_problem => format('Its worker died %s times while it had this item.', l.crashes + 1), p_doubtful => l.doubtful)
+        when l.doubtful then counterfoil.request('doubt', p_id => l.id, p_next_action_at => l.look_at, p_fault => 'in_doubt', p_attempt_id => l.attempt_id,
+          p_problem => 'Its worker was gone before it said what became of the request.')
+        else counterfoil.request('rescue', p_id => l.id, p_next_action_at => counterfoil.now(), p_attempt_id => l.attempt_id) end
+      from lost l) as requests) q,
     lateral counterfoil.move_items(p_flow, q.requests, 'rescue', 'its worker is gone or its lease ended') m
     where cardinality(q.requests) > 0
   )
-  select count(*) filter (where m.to_state = 'QUEUED'), count(*) filter (where m.to_state = 'PERMANENT_ERROR') from moved m where m.moved;
+  select count(*) filter (where m.to_state in ('QUEUED', 'IN_DOUBT')), count(*) filter (where m.to_state = 'PERMANENT_ERROR') from moved m where m.moved;
+end $$;
+
+CREATE FUNCTION counterfoil.settle_deliveries(p_flow text, p_requests counterfoil.move_request[], p_exchanges counterfoil.exchange_row[], p_worker bigint) RETURNS SETOF counterfoil.move_result
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET jit TO 'off'
+    AS $$
+begin
+  perform counterfoil.note_exchanges(p_flow, p_exchanges);
+  return query select m.* from counterfoil.move_items(p_flow, p_requests, 'worker ' || p_worker, null, p_worker) m;
+end $$;
+
+CREATE FUNCTION counterfoil.settle_polls(p_flow text, p_results counterfoil.poll_result[], p_steps counterfoil.step_row[], p_requests counterfoil.move_request[], p_exchanges counterfoil.exchange_row[], p_actor text) RETURNS SETOF counterfoil.move_result
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    SET jit TO 'off'
+    AS $$
+declare
+  v_now timestamptz := counterfoil.now();
+begin
+  perform counterfoil.note_exchanges(p_flow, p_exchanges);
+  if cardinality(p_steps) > 0 then
+    insert into counterfoil.item_step (at, flow, item_id, step, status, started_at, ended_at, error)
+    select v_now, p_flow, s.item_id, s.step, s.status, s.started_at, s.ended_at, s.error from unnest(p_steps) s;
+  end if;
+  if cardinality(p_requests) > 0 then
+    return query select m.* from counterfoil.move_items(p_flow, p_requests, p_actor) m;
+  end if;
+  update counterfoil.poll p set next_poll_at = r.next_poll_at, phase = coalesce(r.phase, p.phase), keep_until = coalesce(r.keep_until, p.keep_until),
+    polled_at = case when r.answered then v_now else p.polled_at end, status = coalesce(r.status, p.status), seen = coalesce(r.seen, p.seen),
+    not_found = r.not_found
+  from unnest(p_results) r where p.flow = p_flow and p.item_id = r.item_id and r.next_poll_at is not null;
+  if exists (select 1 from unnest(p_results) r where r.next_poll_at is null) then
+    delete from counterfoil.poll p using unnest(p_results) r where p.flow = p_flow and p.item_id = r.item_id and r.next_poll_at is null;
+  end if;
+end $$;
+
+CREATE FUNCTION counterfoil.wake_items(p_flow text, p_limit integer DEFAULT 1000) RETURNS TABLE(released bigint, failed bigint)
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    SET enable_sort TO 'off'
+    SET jit TO 'off'
+    AS $$
+declare
+  v_requests counterfoil.move_request[];
+begin
+  v_requests := array(
+    select case
+      when i.state = 'ACCEPTED' then counterfoil.request('fail', p_id => i.id, p_fault => 'unconfirmed',
+        p_problem => format('The other side has it since %s and has not confirmed it in time; it last said %s.',
+          to_char(i.receipt_at at time zone 'UTC', 'YYYY-MM-DD HH24:MI'), coalesce(q.status, 'nothing')))
+      when i.parent_id is not null and coalesce(p.receipt, p.reference) is null then counterfoil.request('fail', p_id => i.id,
+        p_fault => 'parent_late', p_problem => format('Its parent %s has no receipt yet.', p.key))
+      when i.parent_id is null and k.parent_kind is not null and k.stand_in is null then counterfoil.request('fail', p_id => i.id,
+        p_fault => 'parent_late', p_problem => 'No parent was handed in for it.')
+      else counterfoil.request('release', p_id => i.id) end
+    from counterfoil.item i
+    left join lateral (select o.key, o.receipt, o.reference from counterfoil.item o where o.flow = p_flow and o.id = i.parent_id offset 0) p on true
+    left join lateral (select o.* from counterfoil.flow_kind o where o.flow = p_flow and o.kind = i.kind offset 0) k on true
+    left join lateral (select o.status from counterfoil.poll o where o.flow = p_flow and o.item_id = i.id offset 0) q on true
+    where i.flow = p_flow and i.state in ('WAITING', 'ACCEPTED') and i.next_action_at <= counterfoil.now()
+    order by i.next_action_at, i.id limit p_limit for update of i skip locked);
+  if cardinality(v_requests) > 0 then
+    return query
+    select count(*) filter (where m.to_state = 'QUEUED'), count(*) filter (where m.to_state = 'PERMANENT_ERROR')
+    from counterfoil.move_items(p_flow, v_requests, 'ledger', 'its time has come') m where m.moved;
+    update counterfoil.poll p set phase = 'late' from unnest(v_requests) r where p.flow = p_flow and p.item_id = r.id and r.event = 'fail';
+  else
+    return query select 0::bigint, 0::bigint;
+  end if;
+end $$;
+
+CREATE FUNCTION counterfoil.with_kinds(p_flow text, p_requests counterfoil.accept_request[]) RETURNS counterfoil.accept_request[]
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+  v_kinds text[] := array(select k.kind from counterfoil.kinds_of(p_flow) k order by k.position);
+  v_bad   counterfoil.accept_request;
+begin
+  if exists (select 1 from unnest(p_requests) r where coalesce(r.key, '') = '') then
+    raise exception 'an item needs a key' using errcode = 'CF003', hint = 'Give the business key that is unique in the flow.';
+  end if;
+  select r.* into v_bad from unnest(p_requests) r
+  where coalesce(r.kind, case when cardinality(v_kinds) = 1 then v_kinds[1] end) is null or coalesce(r.kind, v_kinds[1]) <> all (v_kinds) limit 1;
+  if found then
+    raise exception 'flow "%" has no kind "%" (item "%")', p_flow, coalesce(v_bad.kind, ''), v_bad.key
+      using errcode = 'CF006', hint = format('Kinds: %s.', array_to_string(v_kinds, ', '));
+  end if;
+  return array(
+    select row(r.key, coalesce(r.kind, v_kinds[1]), coalesce(r.payload, 'null'), r.parent_key, r.group_key, coalesce(r.lane, 'live'), r.file,
+      r.due_at, r.receipt)::counterfoil.accept_request
+    from unnest(p_requests) r);
 end $$;
 
 CREATE FUNCTION counterfoil.worker_alive(p_worker bigint) RETURNS boolean
@@ -476,7 +1121,8 @@ CREATE TABLE counterfoil.attempt (
     number integer NOT NULL,
     worker_id bigint,
     started_at timestamp with time zone NOT NULL,
-    lease_until timestamp with time zone NOT NULL
+    lease_until timestamp with time zone NOT NULL,
+    sent_at timestamp with time zone
 );
 
 CREATE TABLE counterfoil."case" (
@@ -502,6 +1148,57 @@ ALTER TABLE counterfoil."case" ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY 
     NO MINVALUE
     NO MAXVALUE
     CACHE 1
+);
+
+CREATE TABLE counterfoil.content (
+    flow text NOT NULL,
+    item_id bigint NOT NULL,
+    payload text NOT NULL,
+    sha256 text NOT NULL,
+    file jsonb,
+    rendered jsonb,
+    handed_in_at timestamp with time zone NOT NULL
+);
+
+CREATE TABLE counterfoil.exchange (
+    id bigint NOT NULL,
+    at timestamp with time zone NOT NULL,
+    flow text NOT NULL,
+    item_id bigint,
+    call_id bigint,
+    attempt_id uuid,
+    kind text NOT NULL,
+    method text NOT NULL,
+    address text NOT NULL,
+    status smallint,
+    outcome text NOT NULL,
+    took_ms integer NOT NULL,
+    sent_bytes bigint NOT NULL,
+    sent_sha256 text,
+    got_bytes bigint NOT NULL,
+    got_sha256 text,
+    request text,
+    reply text,
+    fault text,
+    CONSTRAINT exchange_kind_check CHECK ((kind = ANY (ARRAY['send'::text, 'look_up'::text, 'poll'::text, 'relay'::text])))
+);
+
+ALTER TABLE counterfoil.exchange ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME counterfoil.exchange_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+
+CREATE TABLE counterfoil.expectation (
+    flow text NOT NULL,
+    item_id bigint NOT NULL,
+    due_at timestamp with time zone NOT NULL,
+    checked_at timestamp with time zone,
+    expected integer,
+    missing integer
 );
 
 CREATE TABLE counterfoil.flow (
@@ -548,10 +1245,20 @@ CREATE TABLE counterfoil.item (
     payload text,
     payload_sha256 text,
     released_sha256 text,
+    kind text DEFAULT 'record'::text NOT NULL,
+    group_key text,
+    lane text DEFAULT 'live'::text NOT NULL,
+    receipt text,
+    receipt_at timestamp with time zone,
+    doubt_at timestamp with time zone,
+    not_before timestamp with time zone,
+    version integer DEFAULT 1 NOT NULL,
+    sent_version integer,
     CONSTRAINT item_accounted_for CHECK (((settled_at IS NOT NULL) OR (next_action_at IS NOT NULL) OR (case_id IS NOT NULL))),
     CONSTRAINT item_claimed CHECK (((attempt_id IS NOT NULL) = (state = 'IN_PROGRESS'::text))),
     CONSTRAINT item_due CHECK (((next_action_at IS NOT NULL) OR (state <> ALL (ARRAY['WAITING'::text, 'QUEUED'::text, 'IN_PROGRESS'::text, 'TEMPORARY_ERROR'::text, 'ACCEPTED'::text])))),
     CONSTRAINT item_in_one_place CHECK ((num_nonnulls(settled_at, next_action_at, case_id) = 1)),
+    CONSTRAINT item_lane_check CHECK ((lane = ANY (ARRAY['live'::text, 'bulk'::text]))),
     CONSTRAINT item_owned CHECK (((case_id IS NOT NULL) OR (state <> ALL (ARRAY['REVIEW'::text, 'PERMANENT_ERROR'::text])))),
     CONSTRAINT item_settled CHECK (((settled_at IS NOT NULL) = (state = ANY (ARRAY['SUCCESS'::text, 'REJECTED'::text, 'TRANSFERRED'::text, 'SUPERSEDED'::text, 'ARCHIVED'::text, 'CANCELLED'::text])))),
     CONSTRAINT item_state_check CHECK ((state = ANY (ARRAY['WAITING'::text, 'QUEUED'::text, 'IN_PROGRESS'::text, 'TEMPORARY_ERROR'::text, 'IN_DOUBT'::text, 'ACCEPTED'::text, 'REVIEW'::text, 'PERMANENT_ERROR'::text, 'SUCCESS'::text, 'REJECTED'::text, 'TRANSFERRED'::text, 'SUPERSEDED'::text, 'ARCHIVED'::text, 'CANCELLED'::text]))),
@@ -606,6 +1313,27 @@ CREATE TABLE counterfoil.item_move (
     to_state text NOT NULL
 );
 
+CREATE TABLE counterfoil.item_step (
+    id bigint NOT NULL,
+    at timestamp with time zone NOT NULL,
+    flow text NOT NULL,
+    item_id bigint NOT NULL,
+    step text NOT NULL,
+    status text NOT NULL,
+    started_at timestamp with time zone,
+    ended_at timestamp with time zone,
+    error text
+);
+
+ALTER TABLE counterfoil.item_step ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME counterfoil.item_step_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+
 CREATE TABLE counterfoil.migration (
     number integer NOT NULL,
     name text NOT NULL,
@@ -613,9 +1341,49 @@ CREATE TABLE counterfoil.migration (
     applied_at timestamp with time zone DEFAULT now() NOT NULL
 );
 
+CREATE TABLE counterfoil.poll (
+    flow text NOT NULL,
+    item_id bigint NOT NULL,
+    receipt text NOT NULL,
+    phase text NOT NULL,
+    next_poll_at timestamp with time zone NOT NULL,
+    polled_at timestamp with time zone,
+    keep_until timestamp with time zone,
+    status text,
+    seen text,
+    not_found smallint DEFAULT 0 NOT NULL,
+    CONSTRAINT poll_phase_check CHECK ((phase = ANY (ARRAY['confirm'::text, 'late'::text, 'recheck'::text])))
+);
+
 CREATE TABLE counterfoil.reader_flow (
     reader text NOT NULL,
     flow text NOT NULL
+);
+
+CREATE TABLE counterfoil.relay_call (
+    id bigint NOT NULL,
+    at timestamp with time zone NOT NULL,
+    ended_at timestamp with time zone,
+    flow text NOT NULL,
+    operation text,
+    caller text,
+    method text NOT NULL,
+    path text NOT NULL,
+    fingerprint text,
+    request_bytes bigint DEFAULT 0 NOT NULL,
+    status smallint,
+    outcome text,
+    reply text,
+    problem text
+);
+
+ALTER TABLE counterfoil.relay_call ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME counterfoil.relay_call_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
 );
 
 CREATE TABLE counterfoil.run (
@@ -705,6 +1473,7 @@ CREATE TABLE counterfoil.schedule (
     next_fire_at timestamp with time zone NOT NULL,
     last_fire_at timestamp with time zone,
     last_outcome text,
+    name text DEFAULT 'run'::text NOT NULL,
     CONSTRAINT schedule_catch_up_check CHECK ((catch_up = ANY (ARRAY['once'::text, 'skip'::text])))
 );
 
@@ -734,10 +1503,22 @@ CREATE TABLE counterfoil.write_back (
 );
 
 ALTER TABLE ONLY counterfoil.attempt
-    ADD CONSTRAINT attempt_pkey PRIMARY KEY (id, started_at);
+    ADD CONSTRAINT attempt_pkey PRIMARY KEY (flow, item_id, number);
 
 ALTER TABLE ONLY counterfoil."case"
     ADD CONSTRAINT case_pkey PRIMARY KEY (id);
+
+ALTER TABLE ONLY counterfoil.content
+    ADD CONSTRAINT content_pkey PRIMARY KEY (flow, item_id);
+
+ALTER TABLE ONLY counterfoil.exchange
+    ADD CONSTRAINT exchange_pkey PRIMARY KEY (id, at);
+
+ALTER TABLE ONLY counterfoil.expectation
+    ADD CONSTRAINT expectation_pkey PRIMARY KEY (flow, item_id);
+
+ALTER TABLE ONLY counterfoil.flow_kind
+    ADD CONSTRAINT flow_kind_pkey PRIMARY KEY (flow, kind);
 
 ALTER TABLE ONLY counterfoil.flow
     ADD CONSTRAINT flow_pkey PRIMARY KEY (name);
@@ -749,7 +1530,7 @@ ALTER TABLE ONLY counterfoil.item_count
     ADD CONSTRAINT item_count_pkey PRIMARY KEY (flow, state, shard);
 
 ALTER TABLE ONLY counterfoil.item_event
-    ADD CONSTRAINT item_event_pkey PRIMARY KEY (id, at);
+    ADD CONSTRAINT item_event_pkey PRIMARY KEY (flow, item_id, id, at);
 
 ALTER TABLE ONLY counterfoil.item
     ADD CONSTRAINT item_flow_key_key UNIQUE (flow, key);
@@ -763,11 +1544,20 @@ ALTER TABLE ONLY counterfoil.item_move
 ALTER TABLE ONLY counterfoil.item
     ADD CONSTRAINT item_pkey PRIMARY KEY (flow, id);
 
+ALTER TABLE ONLY counterfoil.item_step
+    ADD CONSTRAINT item_step_pkey PRIMARY KEY (flow, item_id, id);
+
 ALTER TABLE ONLY counterfoil.migration
     ADD CONSTRAINT migration_pkey PRIMARY KEY (number);
 
+ALTER TABLE ONLY counterfoil.poll
+    ADD CONSTRAINT poll_pkey PRIMARY KEY (flow, item_id);
+
 ALTER TABLE ONLY counterfoil.reader_flow
     ADD CONSTRAINT reader_flow_pkey PRIMARY KEY (reader, flow);
+
+ALTER TABLE ONLY counterfoil.relay_call
+    ADD CONSTRAINT relay_call_pkey PRIMARY KEY (id);
 
 ALTER TABLE ONLY counterfoil.run_fault
     ADD CONSTRAINT run_fault_pkey PRIMARY KEY (run_id, outcome, fault);
@@ -779,7 +1569,7 @@ ALTER TABLE ONLY counterfoil.run
     ADD CONSTRAINT run_pkey PRIMARY KEY (id);
 
 ALTER TABLE ONLY counterfoil.schedule
-    ADD CONSTRAINT schedule_pkey PRIMARY KEY (flow);
+    ADD CONSTRAINT schedule_pkey PRIMARY KEY (flow, name);
 
 ALTER TABLE ONLY counterfoil.worker
     ADD CONSTRAINT worker_pkey PRIMARY KEY (id);
@@ -787,25 +1577,39 @@ ALTER TABLE ONLY counterfoil.worker
 ALTER TABLE ONLY counterfoil.write_back
     ADD CONSTRAINT write_back_pkey PRIMARY KEY (run_id, key);
 
-CREATE INDEX attempt_item ON counterfoil.attempt USING btree (flow, item_id, number);
-
 CREATE UNIQUE INDEX case_one_open ON counterfoil."case" USING btree (flow, fault) WHERE (closed_at IS NULL);
 
 CREATE INDEX case_open_due ON counterfoil."case" USING btree (due_at) WHERE (closed_at IS NULL);
 
+CREATE INDEX exchange_call ON counterfoil.exchange USING btree (call_id) WHERE (call_id IS NOT NULL);
+
+CREATE INDEX exchange_item ON counterfoil.exchange USING btree (flow, item_id, id) WHERE (item_id IS NOT NULL);
+
+CREATE INDEX expectation_due ON counterfoil.expectation USING btree (flow, due_at) WHERE (checked_at IS NULL);
+
 CREATE INDEX item_case ON counterfoil.item USING btree (case_id, id) WHERE (case_id IS NOT NULL);
 
-CREATE INDEX item_event_item ON counterfoil.item_event USING btree (flow, item_id, id);
+CREATE INDEX item_children ON counterfoil.item USING btree (flow, parent_id, id) WHERE ((parent_id IS NOT NULL) AND (settled_at IS NULL));
+
+CREATE INDEX item_claim ON counterfoil.item USING btree (flow, lane, next_action_at, id) WHERE ((state = ANY (ARRAY['QUEUED'::text, 'TEMPORARY_ERROR'::text, 'IN_DOUBT'::text])) AND (next_action_at IS NOT NULL));
+
+CREATE INDEX item_deadline ON counterfoil.item USING btree (flow, next_action_at, id) WHERE (state = ANY (ARRAY['WAITING'::text, 'ACCEPTED'::text]));
+
+CREATE INDEX item_family ON counterfoil.item USING btree (flow, lane, COALESCE(parent_id, id), next_action_at) WHERE ((state = ANY (ARRAY['QUEUED'::text, 'TEMPORARY_ERROR'::text, 'IN_DOUBT'::text])) AND (next_action_at IS NOT NULL));
+
+CREATE INDEX item_group ON counterfoil.item USING btree (flow, group_key, kind, id) WHERE (group_key IS NOT NULL);
 
 CREATE INDEX item_id ON counterfoil.item USING btree (id);
 
-CREATE INDEX item_lease ON counterfoil.item USING btree (flow, next_action_at) WHERE (state = 'IN_PROGRESS'::text);
-
-CREATE INDEX item_listing ON counterfoil.item USING btree (accepted_at DESC, id DESC);
-
-CREATE INDEX item_next_action ON counterfoil.item USING btree (flow, next_action_at, id) WHERE (next_action_at IS NOT NULL);
+CREATE INDEX item_receipt ON counterfoil.item USING btree (receipt) WHERE (receipt IS NOT NULL);
 
 CREATE INDEX item_unfinished ON counterfoil.item USING btree (flow, state, accepted_at, id) WHERE (settled_at IS NULL);
+
+CREATE INDEX poll_due ON counterfoil.poll USING btree (flow, next_poll_at, item_id);
+
+CREATE INDEX relay_call_listing ON counterfoil.relay_call USING btree (flow, id DESC);
+
+CREATE INDEX relay_call_same ON counterfoil.relay_call USING btree (flow, fingerprint, id DESC) WHERE (fingerprint IS NOT NULL);
 
 CREATE INDEX run_due ON counterfoil.run USING btree (next_action_at) WHERE (ended_at IS NULL);
 
@@ -820,6 +1624,9 @@ CREATE UNIQUE INDEX run_one_open ON counterfoil.run USING btree (flow) WHERE (en
 ALTER TABLE ONLY counterfoil."case"
     ADD CONSTRAINT case_flow_fkey FOREIGN KEY (flow) REFERENCES counterfoil.flow(name);
 
+ALTER TABLE ONLY counterfoil.flow_kind
+    ADD CONSTRAINT flow_kind_flow_fkey FOREIGN KEY (flow) REFERENCES counterfoil.flow(name);
+
 ALTER TABLE ONLY counterfoil.item
     ADD CONSTRAINT item_case_id_fkey FOREIGN KEY (case_id) REFERENCES counterfoil."case"(id);
 
@@ -828,6 +1635,9 @@ ALTER TABLE ONLY counterfoil.item_event
 
 ALTER TABLE ONLY counterfoil.item
     ADD CONSTRAINT item_flow_fkey FOREIGN KEY (flow) REFERENCES counterfoil.flow(name);
+
+ALTER TABLE ONLY counterfoil.relay_call
+    ADD CONSTRAINT relay_call_flow_fkey FOREIGN KEY (flow) REFERENCES counterfoil.flow(name);
 
 ALTER TABLE ONLY counterfoil.run_fault
     ADD CONSTRAINT run_fault_run_id_fkey FOREIGN KEY (run_id) REFERENCES counterfoil.run(id) ON DELETE CASCADE;
@@ -848,13 +1658,27 @@ CREATE POLICY app_all ON counterfoil.attempt TO counterfoil_app USING (true) WIT
 
 CREATE POLICY app_all ON counterfoil."case" TO counterfoil_app USING (true) WITH CHECK (true);
 
+CREATE POLICY app_all ON counterfoil.content TO counterfoil_app USING (true) WITH CHECK (true);
+
+CREATE POLICY app_all ON counterfoil.exchange TO counterfoil_app USING (true) WITH CHECK (true);
+
+CREATE POLICY app_all ON counterfoil.expectation TO counterfoil_app USING (true) WITH CHECK (true);
+
 CREATE POLICY app_all ON counterfoil.flow TO counterfoil_app USING (true) WITH CHECK (true);
+
+CREATE POLICY app_all ON counterfoil.flow_kind TO counterfoil_app USING (true) WITH CHECK (true);
 
 CREATE POLICY app_all ON counterfoil.item TO counterfoil_app USING (true) WITH CHECK (true);
 
 CREATE POLICY app_all ON counterfoil.item_count TO counterfoil_app USING (true) WITH CHECK (true);
 
 CREATE POLICY app_all ON counterfoil.item_event TO counterfoil_app USING (true) WITH CHECK (true);
+
+CREATE POLICY app_all ON counterfoil.item_step TO counterfoil_app USING (true) WITH CHECK (true);
+
+CREATE POLICY app_all ON counterfoil.poll TO counterfoil_app USING (true) WITH CHECK (true);
+
+CREATE POLICY app_all ON counterfoil.relay_call TO counterfoil_app USING (true) WITH CHECK (true);
 
 CREATE POLICY app_all ON counterfoil.run TO counterfoil_app USING (true) WITH CHECK (true);
 
@@ -866,7 +1690,15 @@ ALTER TABLE counterfoil.attempt ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE counterfoil."case" ENABLE ROW LEVEL SECURITY;
 
+ALTER TABLE counterfoil.content ENABLE ROW LEVEL SECURITY;
+
+ALTER TABLE counterfoil.exchange ENABLE ROW LEVEL SECURITY;
+
+ALTER TABLE counterfoil.expectation ENABLE ROW LEVEL SECURITY;
+
 ALTER TABLE counterfoil.flow ENABLE ROW LEVEL SECURITY;
+
+ALTER TABLE counterfoil.flow_kind ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE counterfoil.item ENABLE ROW LEVEL SECURITY;
 
@@ -874,17 +1706,35 @@ ALTER TABLE counterfoil.item_count ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE counterfoil.item_event ENABLE ROW LEVEL SECURITY;
 
+ALTER TABLE counterfoil.item_step ENABLE ROW LEVEL SECURITY;
+
+ALTER TABLE counterfoil.poll ENABLE ROW LEVEL SECURITY;
+
 CREATE POLICY reader_flows ON counterfoil.attempt FOR SELECT TO counterfoil_reader USING (counterfoil.may_read(flow));
 
 CREATE POLICY reader_flows ON counterfoil."case" FOR SELECT TO counterfoil_reader USING (counterfoil.may_read(flow));
 
+CREATE POLICY reader_flows ON counterfoil.content FOR SELECT TO counterfoil_reader USING (counterfoil.may_read(flow));
+
+CREATE POLICY reader_flows ON counterfoil.exchange FOR SELECT TO counterfoil_reader USING (counterfoil.may_read(flow));
+
+CREATE POLICY reader_flows ON counterfoil.expectation FOR SELECT TO counterfoil_reader USING (counterfoil.may_read(flow));
+
 CREATE POLICY reader_flows ON counterfoil.flow FOR SELECT TO counterfoil_reader USING (counterfoil.may_read(name));
+
+CREATE POLICY reader_flows ON counterfoil.flow_kind FOR SELECT TO counterfoil_reader USING (counterfoil.may_read(flow));
 
 CREATE POLICY reader_flows ON counterfoil.item FOR SELECT TO counterfoil_reader USING (counterfoil.may_read(flow));
 
 CREATE POLICY reader_flows ON counterfoil.item_count FOR SELECT TO counterfoil_reader USING (counterfoil.may_read(flow));
 
 CREATE POLICY reader_flows ON counterfoil.item_event FOR SELECT TO counterfoil_reader USING (counterfoil.may_read(flow));
+
+CREATE POLICY reader_flows ON counterfoil.item_step FOR SELECT TO counterfoil_reader USING (counterfoil.may_read(flow));
+
+CREATE POLICY reader_flows ON counterfoil.poll FOR SELECT TO counterfoil_reader USING (counterfoil.may_read(flow));
+
+CREATE POLICY reader_flows ON counterfoil.relay_call FOR SELECT TO counterfoil_reader USING (counterfoil.may_read(flow));
 
 CREATE POLICY reader_flows ON counterfoil.run FOR SELECT TO counterfoil_reader USING (counterfoil.may_read(flow));
 
@@ -893,6 +1743,8 @@ CREATE POLICY reader_flows ON counterfoil.run_fault FOR SELECT TO counterfoil_re
   WHERE ((r.id = run_fault.run_id) AND counterfoil.may_read(r.flow)))));
 
 CREATE POLICY reader_flows ON counterfoil.schedule FOR SELECT TO counterfoil_reader USING (counterfoil.may_read(flow));
+
+ALTER TABLE counterfoil.relay_call ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE counterfoil.run ENABLE ROW LEVEL SECURITY;
 
@@ -903,13 +1755,34 @@ ALTER TABLE counterfoil.schedule ENABLE ROW LEVEL SECURITY;
 GRANT USAGE ON SCHEMA counterfoil TO counterfoil_app;
 GRANT USAGE ON SCHEMA counterfoil TO counterfoil_reader;
 
-REVOKE ALL ON FUNCTION counterfoil.accept(p_flow text, p_key text, p_payload jsonb, p_parent_key text) FROM PUBLIC;
-GRANT ALL ON FUNCTION counterfoil.accept(p_flow text, p_key text, p_payload jsonb, p_parent_key text) TO counterfoil_app;
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE counterfoil.flow_kind TO counterfoil_app;
+GRANT SELECT ON TABLE counterfoil.flow_kind TO counterfoil_reader;
+
+REVOKE ALL ON FUNCTION counterfoil.accept(p_flow text, p_key text, p_payload jsonb, p_parent_key text, p_kind text, p_group text, p_file jsonb, p_lane text, p_due_at timestamp with time zone, p_receipt text) FROM PUBLIC;
+GRANT ALL ON FUNCTION counterfoil.accept(p_flow text, p_key text, p_payload jsonb, p_parent_key text, p_kind text, p_group text, p_file jsonb, p_lane text, p_due_at timestamp with time zone, p_receipt text) TO counterfoil_app;
+
+REVOKE ALL ON FUNCTION counterfoil.accept_items(p_flow text, p_requests counterfoil.accept_request[], p_actor text, p_reason text) FROM PUBLIC;
+GRANT ALL ON FUNCTION counterfoil.accept_items(p_flow text, p_requests counterfoil.accept_request[], p_actor text, p_reason text) TO counterfoil_app;
+
+REVOKE ALL ON FUNCTION counterfoil.accept_kind(p_flow text, p_kind counterfoil.flow_kind, p_requests counterfoil.accept_request[], p_actor text, p_reason text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION counterfoil.accept_known(p_flow text, p_kind counterfoil.flow_kind, p_requests counterfoil.accept_request[], p_actor text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION counterfoil.begin_family(p_flow text, p_kind counterfoil.flow_kind, p_new bigint[]) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION counterfoil.birth_of(p_placed counterfoil.placed_request) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION counterfoil.births(p_requests counterfoil.move_request[], p_judged counterfoil.judged_move[]) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION counterfoil.case_of(p_flow text, p_request counterfoil.move_request) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION counterfoil.claim_deliveries(p_flow text, p_lane text, p_limit integer, p_lease interval, p_worker bigint, p_after bigint) FROM PUBLIC;
+GRANT ALL ON FUNCTION counterfoil.claim_deliveries(p_flow text, p_lane text, p_limit integer, p_lease interval, p_worker bigint, p_after bigint) TO counterfoil_app;
+
 REVOKE ALL ON FUNCTION counterfoil.claim_items(p_flow text, p_limit integer, p_lease interval, p_worker bigint) FROM PUBLIC;
 GRANT ALL ON FUNCTION counterfoil.claim_items(p_flow text, p_limit integer, p_lease interval, p_worker bigint) TO counterfoil_app;
+
+REVOKE ALL ON FUNCTION counterfoil.claim_these(p_flow text, p_ids bigint[], p_lease interval, p_worker bigint) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION counterfoil.close_flow_cases(p_flow text, p_fault_prefix text, p_who text, p_why text) FROM PUBLIC;
 GRANT ALL ON FUNCTION counterfoil.close_flow_cases(p_flow text, p_fault_prefix text, p_who text, p_why text) TO counterfoil_app;
@@ -918,15 +1791,31 @@ REVOKE ALL ON FUNCTION counterfoil.count_cases(p_cases bigint[], p_deltas bigint
 
 REVOKE ALL ON FUNCTION counterfoil.count_moves(p_flow text, p_states text[], p_deltas bigint[]) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION counterfoil.follow_moves(p_flow text, p_judged counterfoil.judged_move[], p_now timestamp with time zone) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION counterfoil.follow_parents(p_flow text, p_judged counterfoil.judged_move[]) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION counterfoil.follow_revisions(p_flow text, p_judged counterfoil.judged_move[]) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION counterfoil.give_birth(p_flow text, p_births counterfoil.move_request[], p_actor text, p_reason text, p_now timestamp with time zone) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION counterfoil.is_owned(p_to_state text, p_next_action_at timestamp with time zone) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION counterfoil.judge_moves(p_flow text, p_requests counterfoil.move_request[]) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION counterfoil.keep_rendered(p_flow text, p_ids bigint[], p_attempts uuid[], p_files jsonb[]) FROM PUBLIC;
+GRANT ALL ON FUNCTION counterfoil.keep_rendered(p_flow text, p_ids bigint[], p_attempts uuid[], p_files jsonb[]) TO counterfoil_app;
+
+REVOKE ALL ON FUNCTION counterfoil.kinds_of(p_flow text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION counterfoil.live_workers() FROM PUBLIC;
 GRANT ALL ON FUNCTION counterfoil.live_workers() TO counterfoil_app;
 GRANT ALL ON FUNCTION counterfoil.live_workers() TO counterfoil_reader;
 
 REVOKE ALL ON FUNCTION counterfoil.lock_items(p_flow text, p_requests counterfoil.move_request[]) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION counterfoil.mark_sending(p_flow text, p_ids bigint[], p_attempts uuid[]) FROM PUBLIC;
+GRANT ALL ON FUNCTION counterfoil.mark_sending(p_flow text, p_ids bigint[], p_attempts uuid[]) TO counterfoil_app;
 
 REVOKE ALL ON FUNCTION counterfoil.may_read(p_flow text) FROM PUBLIC;
 GRANT ALL ON FUNCTION counterfoil.may_read(p_flow text) TO counterfoil_reader;
@@ -939,6 +1828,11 @@ REVOKE ALL ON FUNCTION counterfoil.move_existing(p_flow text, p_judged counterfo
 REVOKE ALL ON FUNCTION counterfoil.move_items(p_flow text, p_requests counterfoil.move_request[], p_actor text, p_reason text, p_worker bigint) FROM PUBLIC;
 GRANT ALL ON FUNCTION counterfoil.move_items(p_flow text, p_requests counterfoil.move_request[], p_actor text, p_reason text, p_worker bigint) TO counterfoil_app;
 
+REVOKE ALL ON FUNCTION counterfoil.next_due(p_flow text, p_lane text, p_limit integer, p_after bigint, OUT ids bigint[], OUT turned_to bigint) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION counterfoil.note_exchanges(p_flow text, p_exchanges counterfoil.exchange_row[]) FROM PUBLIC;
+GRANT ALL ON FUNCTION counterfoil.note_exchanges(p_flow text, p_exchanges counterfoil.exchange_row[]) TO counterfoil_app;
+
 REVOKE ALL ON FUNCTION counterfoil.now() FROM PUBLIC;
 GRANT ALL ON FUNCTION counterfoil.now() TO counterfoil_app;
 GRANT ALL ON FUNCTION counterfoil.now() TO counterfoil_reader;
@@ -950,11 +1844,32 @@ REVOKE ALL ON FUNCTION counterfoil.open_cases_for(p_flow text, p_births counterf
 REVOKE ALL ON FUNCTION counterfoil.open_flow_case(p_flow text, p_fault text, p_title text) FROM PUBLIC;
 GRANT ALL ON FUNCTION counterfoil.open_flow_case(p_flow text, p_fault text, p_title text) TO counterfoil_app;
 
+REVOKE ALL ON FUNCTION counterfoil.parent_of(p_flow text, p_kind counterfoil.flow_kind, p_parent_key text, p_group_key text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION counterfoil.place(p_flow text, p_kind counterfoil.flow_kind, p_requests counterfoil.accept_request[]) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION counterfoil.renew_items(p_flow text, p_attempts uuid[], p_lease interval) FROM PUBLIC;
 GRANT ALL ON FUNCTION counterfoil.renew_items(p_flow text, p_attempts uuid[], p_lease interval) TO counterfoil_app;
 
+REVOKE ALL ON FUNCTION counterfoil.request(p_event text, p_id bigint, p_key text, p_next_action_at timestamp with time zone, p_fault text, p_problem text, p_attempt_id uuid, p_payload text, p_reference text, p_receipt text, p_case_fault text, p_doubtful boolean, p_kind text, p_group_key text, p_parent_id bigint, p_lane text, p_not_before timestamp with time zone) FROM PUBLIC;
+GRANT ALL ON FUNCTION counterfoil.request(p_event text, p_id bigint, p_key text, p_next_action_at timestamp with time zone, p_fault text, p_problem text, p_attempt_id uuid, p_payload text, p_reference text, p_receipt text, p_case_fault text, p_doubtful boolean, p_kind text, p_group_key text, p_parent_id bigint, p_lane text, p_not_before timestamp with time zone) TO counterfoil_app;
+
+REVOKE ALL ON FUNCTION counterfoil.requeue_items(p_flow text, p_faults text[], p_accepted_since timestamp with time zone, p_limit integer, p_actor text, p_reason text) FROM PUBLIC;
+GRANT ALL ON FUNCTION counterfoil.requeue_items(p_flow text, p_faults text[], p_accepted_since timestamp with time zone, p_limit integer, p_actor text, p_reason text) TO counterfoil_app;
+
 REVOKE ALL ON FUNCTION counterfoil.rescue_items(p_flow text, p_crashes integer, p_limit integer) FROM PUBLIC;
 GRANT ALL ON FUNCTION counterfoil.rescue_items(p_flow text, p_crashes integer, p_limit integer) TO counterfoil_app;
+
+REVOKE ALL ON FUNCTION counterfoil.settle_deliveries(p_flow text, p_requests counterfoil.move_request[], p_exchanges counterfoil.exchange_row[], p_worker bigint) FROM PUBLIC;
+GRANT ALL ON FUNCTION counterfoil.settle_deliveries(p_flow text, p_requests counterfoil.move_request[], p_exchanges counterfoil.exchange_row[], p_worker bigint) TO counterfoil_app;
+
+REVOKE ALL ON FUNCTION counterfoil.settle_polls(p_flow text, p_results counterfoil.poll_result[], p_steps counterfoil.step_row[], p_requests counterfoil.move_request[], p_exchanges counterfoil.exchange_row[], p_actor text) FROM PUBLIC;
+GRANT ALL ON FUNCTION counterfoil.settle_polls(p_flow text, p_results counterfoil.poll_result[], p_steps counterfoil.step_row[], p_requests counterfoil.move_request[], p_exchanges counterfoil.exchange_row[], p_actor text) TO counterfoil_app;
+
+REVOKE ALL ON FUNCTION counterfoil.wake_items(p_flow text, p_limit integer) FROM PUBLIC;
+GRANT ALL ON FUNCTION counterfoil.wake_items(p_flow text, p_limit integer) TO counterfoil_app;
+
+REVOKE ALL ON FUNCTION counterfoil.with_kinds(p_flow text, p_requests counterfoil.accept_request[]) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION counterfoil.worker_alive(p_worker bigint) FROM PUBLIC;
 GRANT ALL ON FUNCTION counterfoil.worker_alive(p_worker bigint) TO counterfoil_app;
@@ -965,6 +1880,47 @@ GRANT SELECT ON TABLE counterfoil.attempt TO counterfoil_reader;
 
 GRANT SELECT ON TABLE counterfoil."case" TO counterfoil_app;
 GRANT SELECT ON TABLE counterfoil."case" TO counterfoil_reader;
+
+GRANT SELECT ON TABLE counterfoil.content TO counterfoil_app;
+
+GRANT SELECT ON TABLE counterfoil.exchange TO counterfoil_app;
+
+GRANT SELECT(id) ON TABLE counterfoil.exchange TO counterfoil_reader;
+
+GRANT SELECT(at) ON TABLE counterfoil.exchange TO counterfoil_reader;
+
+GRANT SELECT(flow) ON TABLE counterfoil.exchange TO counterfoil_reader;
+
+GRANT SELECT(item_id) ON TABLE counterfoil.exchange TO counterfoil_reader;
+
+GRANT SELECT(call_id) ON TABLE counterfoil.exchange TO counterfoil_reader;
+
+GRANT SELECT(attempt_id) ON TABLE counterfoil.exchange TO counterfoil_reader;
+
+GRANT SELECT(kind) ON TABLE counterfoil.exchange TO counterfoil_reader;
+
+GRANT SELECT(method) ON TABLE counterfoil.exchange TO counterfoil_reader;
+
+GRANT SELECT(address) ON TABLE counterfoil.exchange TO counterfoil_reader;
+
+GRANT SELECT(status) ON TABLE counterfoil.exchange TO counterfoil_reader;
+
+GRANT SELECT(outcome) ON TABLE counterfoil.exchange TO counterfoil_reader;
+
+GRANT SELECT(took_ms) ON TABLE counterfoil.exchange TO counterfoil_reader;
+
+GRANT SELECT(sent_bytes) ON TABLE counterfoil.exchange TO counterfoil_reader;
+
+GRANT SELECT(sent_sha256) ON TABLE counterfoil.exchange TO counterfoil_reader;
+
+GRANT SELECT(got_bytes) ON TABLE counterfoil.exchange TO counterfoil_reader;
+
+GRANT SELECT(got_sha256) ON TABLE counterfoil.exchange TO counterfoil_reader;
+
+GRANT SELECT(fault) ON TABLE counterfoil.exchange TO counterfoil_reader;
+
+GRANT SELECT,INSERT,UPDATE ON TABLE counterfoil.expectation TO counterfoil_app;
+GRANT SELECT ON TABLE counterfoil.expectation TO counterfoil_reader;
 
 GRANT SELECT,INSERT,UPDATE ON TABLE counterfoil.flow TO counterfoil_app;
 GRANT SELECT ON TABLE counterfoil.flow TO counterfoil_reader;
@@ -1010,6 +1966,24 @@ GRANT SELECT(superseded_by) ON TABLE counterfoil.item TO counterfoil_reader;
 
 GRANT SELECT(reference) ON TABLE counterfoil.item TO counterfoil_reader;
 
+GRANT SELECT(kind) ON TABLE counterfoil.item TO counterfoil_reader;
+
+GRANT SELECT(group_key) ON TABLE counterfoil.item TO counterfoil_reader;
+
+GRANT SELECT(lane) ON TABLE counterfoil.item TO counterfoil_reader;
+
+GRANT SELECT(receipt) ON TABLE counterfoil.item TO counterfoil_reader;
+
+GRANT SELECT(receipt_at) ON TABLE counterfoil.item TO counterfoil_reader;
+
+GRANT SELECT(doubt_at) ON TABLE counterfoil.item TO counterfoil_reader;
+
+GRANT SELECT(not_before) ON TABLE counterfoil.item TO counterfoil_reader;
+
+GRANT SELECT(version) ON TABLE counterfoil.item TO counterfoil_reader;
+
+GRANT SELECT(sent_version) ON TABLE counterfoil.item TO counterfoil_reader;
+
 GRANT SELECT ON TABLE counterfoil.item_count TO counterfoil_app;
 GRANT SELECT ON TABLE counterfoil.item_count TO counterfoil_reader;
 
@@ -1019,9 +1993,43 @@ GRANT SELECT ON TABLE counterfoil.item_event TO counterfoil_reader;
 GRANT SELECT ON TABLE counterfoil.item_move TO counterfoil_app;
 GRANT SELECT ON TABLE counterfoil.item_move TO counterfoil_reader;
 
+GRANT SELECT ON TABLE counterfoil.item_step TO counterfoil_app;
+GRANT SELECT ON TABLE counterfoil.item_step TO counterfoil_reader;
+
 GRANT SELECT ON TABLE counterfoil.migration TO counterfoil_app;
 
+GRANT SELECT ON TABLE counterfoil.poll TO counterfoil_app;
+GRANT SELECT ON TABLE counterfoil.poll TO counterfoil_reader;
+
 GRANT SELECT ON TABLE counterfoil.reader_flow TO counterfoil_app;
+
+GRANT SELECT,INSERT,UPDATE ON TABLE counterfoil.relay_call TO counterfoil_app;
+
+GRANT SELECT(id) ON TABLE counterfoil.relay_call TO counterfoil_reader;
+
+GRANT SELECT(at) ON TABLE counterfoil.relay_call TO counterfoil_reader;
+
+GRANT SELECT(ended_at) ON TABLE counterfoil.relay_call TO counterfoil_reader;
+
+GRANT SELECT(flow) ON TABLE counterfoil.relay_call TO counterfoil_reader;
+
+GRANT SELECT(operation) ON TABLE counterfoil.relay_call TO counterfoil_reader;
+
+GRANT SELECT(caller) ON TABLE counterfoil.relay_call TO counterfoil_reader;
+
+GRANT SELECT(method) ON TABLE counterfoil.relay_call TO counterfoil_reader;
+
+GRANT SELECT(path) ON TABLE counterfoil.relay_call TO counterfoil_reader;
+
+GRANT SELECT(fingerprint) ON TABLE counterfoil.relay_call TO counterfoil_reader;
+
+GRANT SELECT(request_bytes) ON TABLE counterfoil.relay_call TO counterfoil_reader;
+
+GRANT SELECT(status) ON TABLE counterfoil.relay_call TO counterfoil_reader;
+
+GRANT SELECT(outcome) ON TABLE counterfoil.relay_call TO counterfoil_reader;
+
+GRANT SELECT(problem) ON TABLE counterfoil.relay_call TO counterfoil_reader;
 
 GRANT SELECT,INSERT,UPDATE ON TABLE counterfoil.run TO counterfoil_app;
 GRANT SELECT ON TABLE counterfoil.run TO counterfoil_reader;

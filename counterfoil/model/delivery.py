@@ -68,14 +68,15 @@ class Exchange:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a call came to. `problem` is a sentence without personal data; `fault` its stable word."""
+    """What a call came to. `problem` is a sentence without personal data; `fault` its stable word. Without an exchange nothing has left."""
 
     outcome: Outcome
-    exchange: Exchange
+    exchange: Exchange | None
     receipt: str | None = None
     fault: str | None = None
     problem: str | None = None
     retry_after: float | None = None  # seconds, where the other side said so
+    earlier: tuple[Exchange, ...] = ()  # of the same call, with credentials that were refused
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +88,21 @@ class StoredFile:
     size: int | None = None
     sha256: str | None = None
     object: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class HandIn:
+    """One thing handed in. `kind` None where the flow has one kind only; `receipt`: the other side has it already."""
+
+    key: str
+    payload: Any = None
+    kind: str | None = None
+    parent_key: str | None = None
+    group: str | None = None
+    lane: Lane = Lane.LIVE
+    file: StoredFile | None = None
+    due_at: datetime | None = None
+    receipt: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

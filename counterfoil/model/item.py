@@ -38,8 +38,11 @@ class ItemEvent(StrEnum):
     HOLD = "hold"  # taken in or put back, not before a time
     CLAIM = "claim"  # one attempt has it, under a lease
     RESCUE = "rescue"  # its lease ended; due again
+    GIVE_BACK = "give_back"  # its worker stopped in order, or the destination is closed: nothing was sent
     RELEASE = "release"  # a person (or a parent's receipt) lets it go on
-    RETRY = "retry"  # a person wants it tried now
+    RETRY = "retry"  # a person or a schedule wants it tried now, as it is
+    REGENERATE = "regenerate"  # a person wants its file made anew, and then sent
+    REVISE = "revise"  # newer content was handed in under the same key
     LOAD = "load"  # the record is in the destination
     RECEIVE = "receive"  # the other side gave a receipt
     CONFIRM = "confirm"  # the last system confirmed it
@@ -77,13 +80,16 @@ _BY_RUN: Mapping[ItemEvent, ItemState] = {
     E.REJECT: S.REJECTED,
 }
 _LOADED: Mapping[ItemEvent, ItemState] = {E.LOAD: S.SUCCESS}
+# What sends a delivery anew, with other content than before.
+_AGAIN: Mapping[ItemEvent, ItemState] = {E.REVISE: S.QUEUED, E.REGENERATE: S.QUEUED}
 
 _TABLE: Mapping[ItemState, Mapping[ItemEvent, ItemState]] = {
-    S.NEW: {E.ACCEPT: S.QUEUED, E.HOLD: S.WAITING, **_BY_RUN},
-    S.WAITING: {E.RELEASE: S.QUEUED, E.HOLD: S.WAITING, **_BY_HAND, **_BY_RUN, **_LOADED},
-    S.QUEUED: {E.CLAIM: S.IN_PROGRESS, E.HOLD: S.WAITING, **_BY_HAND, **_BY_RUN, **_LOADED},
+    S.NEW: {E.ACCEPT: S.QUEUED, E.HOLD: S.WAITING, E.CONFIRM: S.SUCCESS, **_BY_RUN},
+    S.WAITING: {E.RELEASE: S.QUEUED, E.HOLD: S.WAITING, E.REVISE: S.WAITING, **_BY_HAND, **_BY_RUN, **_LOADED},
+    S.QUEUED: {E.CLAIM: S.IN_PROGRESS, E.HOLD: S.WAITING, E.REVISE: S.QUEUED, **_BY_HAND, **_BY_RUN, **_LOADED},
     S.IN_PROGRESS: {
         E.RESCUE: S.QUEUED,
+        E.GIVE_BACK: S.QUEUED,
         E.RECEIVE: S.ACCEPTED,
         E.CONFIRM: S.SUCCESS,
         E.DOUBT: S.IN_DOUBT,
@@ -92,10 +98,11 @@ _TABLE: Mapping[ItemState, Mapping[ItemEvent, ItemState]] = {
         **_BY_RUN,
         **_LOADED,
     },
-    S.TEMPORARY_ERROR: {E.CLAIM: S.IN_PROGRESS, E.RETRY: S.QUEUED, **_BY_HAND, **_BY_RUN, **_LOADED},
+    S.TEMPORARY_ERROR: {E.CLAIM: S.IN_PROGRESS, E.RETRY: S.QUEUED, **_AGAIN, **_BY_HAND, **_BY_RUN, **_LOADED},
     S.IN_DOUBT: {
         E.CLAIM: S.IN_PROGRESS,
         E.RETRY: S.QUEUED,
+        E.REVISE: S.IN_DOUBT,
         E.RECEIVE: S.ACCEPTED,
         E.CONFIRM: S.SUCCESS,
         E.FAIL: S.PERMANENT_ERROR,
@@ -106,12 +113,21 @@ _TABLE: Mapping[ItemState, Mapping[ItemEvent, ItemState]] = {
         E.RECEIVE: S.ACCEPTED,
         E.FAIL_TEMPORARILY: S.TEMPORARY_ERROR,
         E.FAIL: S.PERMANENT_ERROR,
+        **_AGAIN,
         **_BY_HAND,
     },
     S.REVIEW: {E.RELEASE: S.QUEUED, E.RETRY: S.QUEUED, **_BY_HAND, **_BY_RUN, **_LOADED},
-    S.PERMANENT_ERROR: {E.RETRY: S.QUEUED, E.RELEASE: S.QUEUED, **_BY_HAND, **_BY_RUN, **_LOADED},
-    S.SUCCESS: {E.REOPEN: S.ACCEPTED, **_BY_RUN},
-    S.REJECTED: {E.RETRY: S.QUEUED, **_BY_RUN, **_LOADED},
+    S.PERMANENT_ERROR: {
+        E.RETRY: S.QUEUED,
+        E.RELEASE: S.QUEUED,
+        E.CONFIRM: S.SUCCESS,  # the other side said so after all, later than its deadline
+        **_AGAIN,
+        **_BY_HAND,
+        **_BY_RUN,
+        **_LOADED,
+    },
+    S.SUCCESS: {E.REOPEN: S.ACCEPTED, **_AGAIN, **_BY_RUN},
+    S.REJECTED: {E.RETRY: S.QUEUED, **_AGAIN, **_BY_RUN, **_LOADED},
     S.SUPERSEDED: {**_BY_RUN, **_LOADED},
     # Closed by a person: nothing moves them again, no run, no worker, no second person.
     S.TRANSFERRED: {},

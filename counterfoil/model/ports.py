@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Protocol
 
+from counterfoil.model.delivery import Answer, Parcel, PollAnswer, StoredFile
 from counterfoil.model.run import Window
 
 Cursor = Mapping[str, Any]  # opaque JSON: where a list goes on; made and read by one connector only
@@ -89,4 +90,51 @@ class Destination(Protocol):
 
     async def soft_delete(self, connection: Any, run_id: int, *, now: datetime) -> int:
         """Mark rows that the complete listing of this run did not hold; how many."""
+        ...
+
+
+# --- deliveries -----------------------------------------------------------------------------------------------
+
+
+class Prepared(Protocol):
+    """A request ready to leave, made and read by one target only. Holds no file's content: that is streamed when it is sent."""
+
+    @property
+    def length(self) -> int:
+        """Bytes of the body."""
+        ...
+
+
+class Target(Protocol):
+    """Where deliveries go. No call is ever tried again in here: every request that leaves is the engine's decision, and has its proof."""
+
+    def prepare(self, parcel: Parcel) -> Prepared:
+        """The request for a parcel, held to the contract. Raises Refused for what is wrong with it, Misconfigured for the flow file."""
+        ...
+
+    async def send(self, prepared: Prepared) -> Answer:
+        """Send it once. Raises Misconfigured (credentials, certificates), and nothing else for what the other side does."""
+        ...
+
+    async def look_up(self, parcel: Parcel) -> Answer:
+        """Whether the other side has it: DONE with its receipt, NOT_FOUND, or why that could not be told."""
+        ...
+
+    async def poll(self, receipts: Sequence[str]) -> PollAnswer:
+        """What the other side says of these receipts, in one call."""
+        ...
+
+    async def probe(self) -> str:
+        """Reach the other side with our credentials; a plain sentence of what answered."""
+        ...
+
+    async def close(self) -> None: ...
+
+
+class FileDesk(Protocol):
+    """Gets the file of a parcel ready: rendered, checked, its name cleaned, in the object store."""
+
+    async def ready(self, parcel: Parcel, *, flow: str) -> StoredFile | None:
+        """The file as it is to be sent, or None where the kind has none. Raises Refused (with what is wrong, for a person), Transient
+        where the object store can't be reached, Misconfigured."""
         ...

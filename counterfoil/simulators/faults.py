@@ -14,11 +14,6 @@ PASSING = (
     "latency", "html", "invalid_json", "error_body", "empty",
 )  # fmt: skip
 LAMBDA_PASSING = ("function_error", "task_timeout", "status500", "empty_body")
-LIGHTHOUSE_PASSING = (
-    "lost_reply", "error500_verify", "error502", "error504", "error504_stored", "html500", "unknown_step", "unknown_status",
-    "omit_not_found",
-)  # fmt: skip
-STORE_PASSING = ("lost_reply", "slow_down", "access_denied")
 MARKS = (
     "duplicates",
     "vanish",
@@ -28,17 +23,9 @@ MARKS = (
     "score_out_of_range",
     "huge_record",
 )
-LIGHTHOUSE_MARKS = (
-    "fail_evidence", "fail_gateway", "stall_evidence", "stall_gateway", "reopen", "revoke", "strange_step", "strange_status",
-    "not_found_once", "unknown_claimant",
-)  # fmt: skip
-STORE_MARKS = ("missing",)
 PAGING = ("endless_list",)
-LASTING = frozenset((*MARKS, *LIGHTHOUSE_MARKS, *STORE_MARKS, *PAGING))
 SPELLS = {"burst": ("error500", "error503"), "expired_token": ("expired_token",)}
-ENDPOINTS = (
-    "list", "detail", "write", "token", "upload", "validate", "status", "get", "head", "put", "delete", "multipart",
-)  # fmt: skip
+ENDPOINTS = ("list", "detail", "write")
 
 
 def parse_faults(texts: Iterable[str]) -> dict[str, str]:
@@ -48,10 +35,18 @@ def parse_faults(texts: Iterable[str]) -> dict[str, str]:
 
 
 class Faults:
-    """The faults in force. `known` are the names this simulator has; others are refused."""
+    """The faults in force. `known` are the names this simulator has; others are refused. `lasting` ones strike no request."""
 
-    def __init__(self, known: Iterable[str], seed: int = 0, max_in_a_row: int = 2, burst_length: int = 10) -> None:
-        self.known = tuple(known)
+    def __init__(
+        self,
+        known: Iterable[str],
+        seed: int = 0,
+        max_in_a_row: int = 2,
+        burst_length: int = 10,
+        endpoints: Iterable[str] = ENDPOINTS,
+        lasting: Iterable[str] = (*MARKS, *PAGING),
+    ) -> None:
+        self.known, self._endpoints, self._lasting = tuple(known), tuple(endpoints), frozenset(lasting)
         self.rates: dict[str, tuple[float, str]] = {}
         self._seed, self._max_in_a_row, self._burst_length = seed, max_in_a_row, burst_length
         self._seen: Counter[str] = Counter()
@@ -68,8 +63,8 @@ class Faults:
         if name not in self.known:
             raise ValueError(f"Fault {name!r} is not known here. Known: {', '.join(self.known)}.")
         rate, _, endpoint = text.partition("@")
-        if endpoint and endpoint not in ENDPOINTS:
-            raise ValueError(f"Fault {name!r} names endpoint {endpoint!r}. Known: {', '.join(ENDPOINTS)}.")
+        if endpoint and endpoint not in self._endpoints:
+            raise ValueError(f"Fault {name!r} names endpoint {endpoint!r}. Known: {', '.join(self._endpoints)}.")
         try:
             number = float(rate)
         except ValueError:
@@ -105,7 +100,7 @@ class Faults:
         if self._spell:
             return self._spell.pop()
         for name, (rate, where) in self.rates.items():
-            if name in LASTING or (where and where != endpoint):
+            if name in self._lasting or (where and where != endpoint):
                 continue
             if self.draw(name, place, self._seen[place]) < rate:
                 return self._begin_spell(name)

@@ -32,19 +32,19 @@ from counterfoil.simulators.lighthouse_errors import (
 )
 from counterfoil.simulators.lighthouse_token import Client, Tokens
 from counterfoil.simulators.lighthouse_uploads import POLICIES, Accepted, File, Uploads
-from counterfoil.simulators.lighthouse_workflow import Workflow
+from counterfoil.simulators.lighthouse_workflow import FATES, Workflow
 from counterfoil.simulators.rate import Window
 from counterfoil.simulators.side import Side
-from counterfoil.simulators.store import Shape, encode
+from counterfoil.simulators.store import encode
 from counterfoil.simulators.wire import (
     Call,
     Controls,
     Reply,
+    forward,
     listening,
     run,
     set_faults,
     spoil_body,
-    tell_clock,
 )
 
 TOKEN_PATH = "/oauth2/benefits-documents/system/v1/token"
@@ -52,7 +52,13 @@ PREFIX = "/services/benefits-documents/v1"
 STATUS_PATH = re.compile(r"/uploads/([^/]+)/status")
 JSON_LIMIT = 8_000_000
 TOKEN_LASTS = 1800.0
-KNOWN = (*faults.PASSING, *faults.LIGHTHOUSE_PASSING, *faults.LIGHTHOUSE_MARKS)
+ENDPOINTS = ("token", "upload", "validate", "status")
+PASSING = (
+    "lost_reply", "error500_verify", "error502", "error504", "error504_unstored", "html500", "unknown_step", "unknown_status",
+    "omit_not_found",
+)  # fmt: skip
+LASTING = (*FATES, "not_found_once", "unknown_claimant")
+KNOWN = (*faults.PASSING, *PASSING, *LASTING)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,7 +77,7 @@ class Options(options.Common):
     assertion_clock: str = options.option(
         "real", "the clock that judges assertions: real, or simulated (see /_sim/clock)"
     )
-    token_lasts: float = options.option(600.0, "how long a token lasts", options.duration)
+    token_life: float = options.option(600.0, "how long a token lasts", options.duration)
     limit: tuple[int, float] | None = options.option(None, "calls allowed, for example 60/min", options.limit)
     token_limit: tuple[int, float] | None = options.option(
         None, "calls allowed for tokens, for example 240/min", options.limit
@@ -79,7 +85,7 @@ class Options(options.Common):
     size_limit: int = options.option(150_000_000, "largest file in bytes", int)
     plain_limit: int = options.option(50_000_000, "largest file in bytes that is no PDF", int)
     ids_limit: int = options.option(1000, "most request ids in one call", int)
-    policy: str = options.option("accept", f"what is done with the same document again: {', '.join(POLICIES)}")
+    duplicates: str = options.option("accept", f"what is done with the same document again: {', '.join(POLICIES)}")
     idempotency: bool = options.option(False, "honour Idempotency-Key, which the real one does not know", bool)
     step: tuple[float, float] = options.option((1.0, 10.0), "how long each step of an upload takes", options.span)
     revoke_after: tuple[float, float] = options.option(
@@ -326,14 +332,14 @@ def _internal(request: web.BaseRequest) -> bool:
 
 def spoil(reply: Reply, fault: str | None) -> Reply:
     """What a fault makes of an answer that was worked out, and so stored where it stores."""
-    return too_long() if fault == "error504_stored" else spoil_body(reply, fault)
+    return too_long() if fault == "error504" else spoil_body(reply, fault)
 
 
 def _controls(lighthouse: Lighthouse) -> Controls:
     side, kept = lighthouse.side, lighthouse.uploads
 
     def record(_: Side, body: dict[str, Any]) -> dict[str, object]:
-        return {**side.record.summary(), "uploads": kept.summary(), "tokens": lighthouse.tokens.given}
+        return {**side.record.traffic(), "uploads": kept.summary(), "tokens": lighthouse.tokens.given}
 
     def preload(_: Side, body: dict[str, Any]) -> dict[str, object]:
         count = int(body["count"])
@@ -360,11 +366,10 @@ def _controls(lighthouse: Lighthouse) -> Controls:
         ("GET", "/_sim/uploads"): lambda _, body: kept.lines(side.clock()),
         ("GET", "/_sim/statuses"): lambda _, body: dict(kept.workflow.statuses(int(side.clock() * 1000))),
         ("GET", "/_sim/key"): key,
-        ("GET", "/_sim/clock"): tell_clock,
-        ("POST", "/_sim/clock"): tell_clock,
+        ("POST", "/_sim/clock"): forward,
         ("POST", "/_sim/faults"): set_faults,
         ("POST", "/_sim/preload"): preload,
-        ("POST", "/_sim/policy"): set_policy,
+        ("POST", "/_sim/duplicates"): set_policy,
         ("POST", "/_sim/fate"): condemn,
         ("POST", "/_sim/expire"): lambda _, body: {"expired": lighthouse.tokens.expire()},
     }
@@ -387,12 +392,12 @@ async def serve(given: Options | None = None) -> AsyncIterator[Lighthouse]:
     given = given or Options()
     if given.assertion_clock not in ("real", "simulated"):
         raise ValueError(f"--assertion-clock {given.assertion_clock!r} is not known. Known: real, simulated.")
-    side = Side.of(given, (), Shape("requestId", "storedAt"), KNOWN)
+    side = Side.without_rows(given, KNOWN, ENDPOINTS, LASTING)
     client, pem = _client(given)
     workflow = Workflow(given.seed, given.step, given.revoke_after)
-    kept = Uploads(workflow, lambda: {name: rate for name, (rate, _) in side.faults.rates.items()}, given.policy)
+    kept = Uploads(workflow, lambda: {name: rate for name, (rate, _) in side.faults.rates.items()}, given.duplicates)
     windows = Window.of(given.limit), Window.of(given.token_limit)
-    lighthouse = Lighthouse(side, given, client, pem, Tokens(given.token_lasts), kept, *windows)
+    lighthouse = Lighthouse(side, given, client, pem, Tokens(given.token_life), kept, *windows)
     async with listening(side, lighthouse.classify, REFUSALS, _controls(lighthouse)):
         yield lighthouse
 

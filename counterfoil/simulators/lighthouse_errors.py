@@ -71,6 +71,6 @@ REFUSALS: Refusals = {
     "error500_verify": lambda side: Reply(500, encode({"status": 500, "error": VERIFY})),
     "error502": lambda side: errors(502, "Bad Gateway", "The claims evidence service did not answer."),
     "error503": lambda side: message(503, "Service unavailable"),
-    "error504": lambda side: too_long(),
+    "error504_unstored": lambda side: too_long(),
     "html500": lambda side: Reply(500, HTML500, content_type="text/html"),
 }

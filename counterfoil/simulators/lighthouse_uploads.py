@@ -293,7 +293,7 @@ class Uploads:
     def summary(self) -> dict[str, object]:
         """Totals: uploads stored, different documents, replies lost after an upload was stored, what the policy did."""
         lost = self.replies.total() - self.told.total()
-        stored = {"first": FIRST, "stored": len(self.about), "documents": len(self.ids), "replies_lost": lost}
+        stored = {"first": FIRST, "stored": len(self.about), "documents": len(self.ids), "lost": lost}
         return {**stored, **{name: self.counts[name] for name in ("preloaded", "refused", "flagged", "by_key")}}
 
     def lines(self, now: float) -> Iterator[bytes]:
@@ -307,8 +307,8 @@ class Uploads:
                 "fileName": upload.file_name,
                 "sha256": upload.sha256,
                 "size": upload.size,
-                "times_stored": len(self.ids[upload]),
-                "replies_lost": self.replies[request_id] - self.told[request_id],
+                "stored": len(self.ids[upload]),
+                "lost": self.replies[request_id] - self.told[request_id],
                 "status": self.workflow.status(request_id, now_ms),
             }
             yield encode(told) + b"\n"

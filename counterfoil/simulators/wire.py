@@ -231,6 +231,7 @@ CONTROLS: Controls = {
     ("POST", "/_sim/faults"): set_faults,
     ("POST", "/_sim/change"): _change,
     ("POST", "/_sim/delete"): _delete,
+    ("POST", "/_sim/clock"): forward,
 }
 
 

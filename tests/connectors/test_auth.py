@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
-from counterfoil.connectors.auth import credentials, fixed_headers, resolve, resolve_all, sigv4_signer, variables
+from counterfoil.connectors.auth import credentials, fixed_headers, resolve, resolve_all, variables
 from counterfoil.flows.flow import Auth, AuthType
 from counterfoil.model.errors import Misconfigured
 
@@ -69,10 +71,17 @@ def test_variables_are_named_for_a_message() -> None:
     assert variables(auth, "absent") == "`source.auth`"
 
 
-def test_each_request_is_signed_by_itself() -> None:
-    sign = sigv4_signer({"access_key": "k", "secret_key": "s", "region": "r", "session_token": "t"}, "execute-api")
-    one = sign("GET", "https://x/a", {"Accept": "y"}, b"")
-    assert one["Accept"] == "y"
-    assert one["X-Amz-Security-Token"] == "t"
-    assert "/r/execute-api/aws4_request" in one["Authorization"]
-    assert sign("GET", "https://x/b", {}, b"")["Authorization"] != one["Authorization"]
+def test_a_secret_may_stand_in_a_file(tmp_path: Path) -> None:
+    file = tmp_path / "token"
+    file.write_text("from a file\n")
+    assert resolve("${T}", {"T_FILE": str(file)}) == "from a file"
+    assert resolve("${T}", {"T": "given", "T_FILE": str(file)}) == "given"
+
+
+@pytest.mark.parametrize("content", [None, ""])
+def test_a_file_that_holds_no_secret_is_told(tmp_path: Path, content: str | None) -> None:
+    file = tmp_path / "token"
+    if content is not None:
+        file.write_text(content)
+    with pytest.raises(Misconfigured, match="T_FILE names"):
+        resolve("${T}", {"T_FILE": str(file)})

@@ -158,3 +158,50 @@ async def test_no_tls_handshake_within_the_connect_timeout_is_unreachable() -> N
         what = Ask("GET", URL(side.url).with_scheme("https"), "GET x", 10, "record_bytes")
         assert (await failing(wire, what)).fault == "unreachable"
         await wire.close()
+
+
+async def test_what_leaves_a_wire_of_deliveries_is_sent_once_whatever_the_method() -> None:
+    """A PUT on a connection that the other side has just closed is not sent again behind our back, and nobody knows what became of it."""
+    asked: list[str] = []
+
+    def answer(one: Asked) -> Answer:
+        asked.append(one.method)
+        return Answer(raw=b"") if len(asked) > 1 else Answer(b"{}")
+
+    async with OtherSide(answer) as side:
+        wire = Wire(URL(side.url), headers={}, timeouts=Timeouts(), concurrency=1, resends=False)
+        ask = Ask("PUT", URL(side.url) / "a", "PUT a", 100, "x", b"{}", single=True)
+        assert (await wire.call(ask)).status == 200
+        with pytest.raises(Unknown):
+            await wire.call(ask)
+        await wire.close()
+    assert asked == ["PUT", "PUT"]
+
+
+async def test_a_refused_connection_has_surely_not_left() -> None:
+    wire = Wire(URL("http://127.0.0.1:9"), headers={}, timeouts=Timeouts(), concurrency=1, resends=False)
+    with pytest.raises(Transient) as caught:
+        await wire.call(Ask("POST", URL("http://127.0.0.1:9/a"), "POST a", 100, "x", b"{}", single=True))
+    assert caught.value.fault == "unreachable"
+    await wire.close()
+
+
+async def test_a_streamed_body_arrives_whole_with_its_length() -> None:
+    came: list[Asked] = []
+
+    def answer(one: Asked) -> Answer:
+        came.append(one)
+        return Answer(b"{}")
+
+    async def stream() -> AsyncIterator[bytes]:
+        for _ in range(10):
+            yield b"x" * 1000
+
+    async with OtherSide(answer) as side:
+        wire = Wire(URL(side.url), headers={}, timeouts=Timeouts(), concurrency=1)
+        ask = Ask("POST", URL(side.url), "POST", 100, "x", stream=stream, length=10_000, content_type="text/plain")
+        await wire.call(ask)
+        await wire.close()
+    assert len(came[0].body) == 10_000
+    assert came[0].headers["content-length"] == "10000"
+    assert came[0].headers["content-type"] == "text/plain"

@@ -11,7 +11,7 @@ import pytest
 
 from counterfoil.ledger import items
 from counterfoil.model.item import ItemEvent as E
-from tests.support import act, register
+from tests.support import act, hand_in, register
 
 CLOSED = ["item", "item_event", "attempt", "item_count", '"case"', "item_move", "migration", "reader_flow"]
 READABLE = ["item_event", "attempt", '"case"', "run", "item_count", "schedule", "flow", "run_fault"]
@@ -22,7 +22,7 @@ async def filled(owner: Any) -> Any:
     """Two flows, each with an item that failed, an attempt, a run with a fault, and a schedule."""
     await register(owner, "pets", "loans")
     for flow in ("pets", "loans"):
-        await items.accept(owner, flow, "1", {"name": "secret"})
+        await hand_in(owner, flow, "1", {"name": "secret"})
         await items.claim(owner, flow, limit=1, lease=timedelta(minutes=5), worker=1)
         await act(owner, flow, E.FAIL, "2", fault="http_404", payload="secret")
         run = await owner.fetchval(

@@ -14,7 +14,7 @@ from counterfoil.ledger import cases, health, items, pool, workers
 from counterfoil.ledger.items import Move
 from counterfoil.ledger.pool import Ledger
 from counterfoil.model.item import MOVES, ItemEvent, ItemState
-from tests.support import act, register, row_of, set_database_clock, start_worker
+from tests.support import act, hand_in, register, row_of, set_database_clock, start_worker
 
 E, S = ItemEvent, ItemState
 LEASE = timedelta(minutes=5)
@@ -179,10 +179,10 @@ async def test_a_claim_gives_each_item_an_attempt_of_its_own(pets: Any, worker: 
 async def test_what_is_not_due_yet_is_not_claimed(pets: Any, worker: int) -> None:
     now = await pets.fetchval("select now()")
     await act(pets, "pets", E.FAIL_TEMPORARILY, "rex", next_action_at=now + timedelta(minutes=1))
-    assert await items.due_flows(pets) == {}
+    assert await items.due_flows(pets) == []
     assert await items.claim(pets, "pets", limit=10, lease=LEASE, worker=worker) == []
     await set_database_clock(pets, now + timedelta(minutes=2))
-    assert await items.due_flows(pets) == {"pets": 1}
+    assert await items.due_flows(pets) == [("pets", "live")]
     assert len(await items.claim(pets, "pets", limit=10, lease=LEASE, worker=worker)) == 1
 
 
@@ -309,7 +309,7 @@ async def test_a_suspect_does_not_wait_for_ever_behind_fresh_items(pets: Any, wo
 async def test_accept_in_a_transaction_that_rolls_back_leaves_nothing(pets: Any) -> None:
     with pytest.raises(ZeroDivisionError):
         async with pets.transaction():
-            await items.accept(pets, "pets", "rex", {"a": 1})
+            await hand_in(pets, "pets", "rex", {"a": 1})
             raise ZeroDivisionError
     assert not await items.any_(pets, "pets")
     assert await pets.fetchval("select count(*) from counterfoil.item_event") == 0
@@ -317,9 +317,9 @@ async def test_accept_in_a_transaction_that_rolls_back_leaves_nothing(pets: Any)
 
 
 async def test_the_same_key_twice_is_one_item(pets: Any) -> None:
-    first = await items.accept(pets, "pets", "rex", {"a": 1})
-    assert await items.accept(pets, "pets", "rex", {"a": 2}) == first
-    assert (await row_of(pets, "rex"))["payload"] == '{"a": 1}'
+    first = await hand_in(pets, "pets", "rex", {"a": 1})
+    assert await hand_in(pets, "pets", "rex", {"a": 2}) == first
+    assert (await row_of(pets, "rex"))["payload"] == '{"a":1}'
     assert await pets.fetchval("select count(*) from counterfoil.item_event") == 1
 
 
@@ -328,7 +328,7 @@ async def test_the_same_key_from_many_sessions_at_once_is_one_item(pets: Any, da
 
     async def accept(n: int) -> int:
         async with ledger.transaction() as session:
-            return await items.accept(session, "pets", f"pet {n % 3}")
+            return await hand_in(session, "pets", f"pet {n % 3}")
 
     ids = await asyncio.gather(*(accept(n) for n in range(24)))
     await ledger.close()
@@ -338,16 +338,16 @@ async def test_the_same_key_from_many_sessions_at_once_is_one_item(pets: Any, da
 
 
 async def test_a_child_knows_its_parent_and_needs_one_that_exists(pets: Any) -> None:
-    parent = await items.accept(pets, "pets", "litter")
-    await items.accept(pets, "pets", "pup", None, "litter")
+    parent = await hand_in(pets, "pets", "litter")
+    await hand_in(pets, "pets", "pup", None, "litter")
     assert (await row_of(pets, "pup"))["parent_id"] == parent
     with pytest.raises(asyncpg.PostgresError, match="Accept the parent first|is not an item"):
-        await items.accept(pets, "pets", "stray", None, "nobody")
+        await hand_in(pets, "pets", "stray", None, "nobody")
 
 
 async def test_move_by_another_program_raises_where_it_does_nothing(pets: Any) -> None:
     move = "select counterfoil.move('pets', $1, $2, $3)"
-    await items.accept(pets, "pets", "rex")
+    await hand_in(pets, "pets", "rex")
     for arguments, sqlstate in (
         (("rex", "confirm", "why not"), "CF004"),
         (("nobody", "cancel", "why not"), "CF003"),
@@ -360,7 +360,7 @@ async def test_move_by_another_program_raises_where_it_does_nothing(pets: Any) -
 
 
 async def test_move_by_another_program_respects_the_attempt_that_has_the_item(pets: Any, worker: int) -> None:
-    await items.accept(pets, "pets", "rex")
+    await hand_in(pets, "pets", "rex")
     await items.claim(pets, "pets", limit=1, lease=LEASE, worker=worker)
     with pytest.raises(asyncpg.PostgresError, match="held by another attempt"):
         await pets.fetchval("select counterfoil.move('pets', 'rex', 'cancel', 'too late')")

@@ -13,7 +13,7 @@ import pytest
 from counterfoil.ledger import items, migrate, pool
 from counterfoil.ledger.schema import FILE, dump, normalised
 from counterfoil.model.errors import ConflictError, NotAllowedError
-from tests.support import Databases, register
+from tests.support import Databases, hand_in, register
 
 
 async def empty(databases: Databases) -> tuple[str, Any]:
@@ -113,7 +113,7 @@ async def test_a_migration_that_was_applied_in_another_form_is_told(owner: Any) 
 
 async def test_rows_of_before_are_there_afterwards(owner: Any) -> None:
     await register(owner, "pets")
-    await items.accept(owner, "pets", "rex", {"a": 1})
+    await hand_in(owner, "pets", "rex", {"a": 1})
     assert await migrate.migrate(owner) == ()
     assert len(await items.get(owner, key="rex")) == 1
 

@@ -12,7 +12,7 @@ from counterfoil.ledger.pool import Ledger
 from counterfoil.model.errors import NotFoundError, UsageError
 from counterfoil.model.item import ItemEvent, ItemState
 from counterfoil.operations import items
-from counterfoil.operations.items import ACTS, CHUNK, Filter, Select, Touched
+from counterfoil.operations.items import ACTS, CHUNK, Doing, Filter, Select, Touched
 from tests.support import act, register, row_of, start_worker
 
 
@@ -29,13 +29,19 @@ async def pets(app: Any) -> Any:
 
 
 async def _done(ledger: Ledger, name: str, select: Select) -> list[Touched]:
-    chunks = items.act(ledger, name, select, actor="ana@desk", reason="mended")
+    chunks = items.act(ledger, name, select, Doing("ana@desk", "mended", reference="R-1"))
     return [touched async for chunk in chunks for touched in chunk]
 
 
 @pytest.mark.parametrize(
     ("name", "state"),
-    [("retry", "QUEUED"), ("release", "QUEUED"), ("cancel", "CANCELLED"), ("archive", "ARCHIVED")],
+    [
+        ("retry", "QUEUED"),
+        ("release", "QUEUED"),
+        ("cancel", "CANCELLED"),
+        ("archive", "ARCHIVED"),
+        ("transfer", "TRANSFERRED"),
+    ],
 )
 async def test_each_act_moves_and_is_recorded(ledger: Ledger, pets: Any, name: str, state: str) -> None:
     (touched,) = await _done(ledger, name, Select(("c",), Filter(flow="pets")))

@@ -27,7 +27,7 @@ from hypothesis.stateful import (
 from counterfoil.ledger import cases, health, items, pool, workers
 from counterfoil.ledger.items import Move, Moved
 from counterfoil.model.item import DUE, OWNED, SETTLED, ItemEvent, ItemState, events_from, next_state
-from tests.support import NOON, register, set_database_clock, start_worker
+from tests.support import NOON, hand_in, register, set_database_clock, start_worker
 
 E, S = ItemEvent, ItemState
 LEASE = timedelta(minutes=5)
@@ -198,7 +198,7 @@ class LedgerMachine(RuleBasedStateMachine):
 
     @rule(key=st.sampled_from(KEYS))
     def accept(self, key: str) -> None:
-        self.run(items.accept(self.app, self.flow, key, {"name": key}))
+        self.run(hand_in(self.app, self.flow, key, {"name": key}))
         model = self.models.setdefault(key, Model())
         if model.state is S.NEW:
             model.move(E.ACCEPT, None, None, self.now)
@@ -208,7 +208,7 @@ class LedgerMachine(RuleBasedStateMachine):
         async def roll_back() -> None:
             transaction = self.app.transaction()
             await transaction.start()
-            await items.accept(self.app, self.flow, key)
+            await hand_in(self.app, self.flow, key)
             await transaction.rollback()
 
         self.run(roll_back())

@@ -195,19 +195,19 @@ async def test_by_default_the_same_document_is_taken_again() -> None:
         first, second = await caller.stored(), await caller.stored()
         assert second == first + 1
         lines = await caller.lines()
-        assert [(line["requestId"], line["times_stored"]) for line in lines] == [(first, 2), (second, 2)]
+        assert [(line["requestId"], line["stored"]) for line in lines] == [(first, 2), (second, 2)]
 
 
 async def test_a_duplicate_may_be_refused() -> None:
-    async with opened(policy="refuse") as caller:
+    async with opened(duplicates="refuse") as caller:
         await caller.stored()
         answer = await caller.upload()
         assert (answer.status, answer.details) == (400, [DUPLICATE])
-        assert [line["times_stored"] for line in await caller.lines()] == [1]
+        assert [line["stored"] for line in await caller.lines()] == [1]
 
 
 async def test_a_duplicate_may_be_flagged() -> None:
-    async with opened(policy="flag") as caller:
+    async with opened(duplicates="flag") as caller:
         first = await caller.stored()
         answer = await caller.upload()
         assert answer.json == {"data": {"success": True, "requestId": first, "duplicate": True}}
@@ -216,13 +216,13 @@ async def test_a_duplicate_may_be_flagged() -> None:
 
 @pytest.mark.parametrize("changes", [{"claimId": 2}, {"docType": "L228"}, {"fileName": "b.pdf"}, {"file": PDF + b"\n"}])
 async def test_another_document_is_no_duplicate(changes: dict[str, Any]) -> None:
-    async with opened(policy="refuse") as caller:
+    async with opened(duplicates="refuse") as caller:
         await caller.stored()
         assert (await caller.upload(**changes)).status == 200
 
 
 async def test_who_sends_it_does_not_make_it_another_document() -> None:
-    async with opened(policy="refuse") as caller:
+    async with opened(duplicates="refuse") as caller:
         await caller.stored()
         assert (await caller.upload(participantId=None, fileNumber="796130115")).status == 400
 
@@ -230,9 +230,9 @@ async def test_who_sends_it_does_not_make_it_another_document() -> None:
 async def test_the_policy_can_change_while_it_runs() -> None:
     async with opened() as caller:
         await caller.stored()
-        assert (await caller.control("/policy", policy="refuse")).json == {"policy": "refuse"}
+        assert (await caller.control("/duplicates", policy="refuse")).json == {"policy": "refuse"}
         assert (await caller.upload()).status == 400
-        assert "Known: accept, refuse, flag" in (await caller.control("/policy", policy="drop")).json["error"]
+        assert "Known: accept, refuse, flag" in (await caller.control("/duplicates", policy="drop")).json["error"]
 
 
 async def test_an_idempotency_key_is_honoured_only_when_told() -> None:
@@ -258,8 +258,8 @@ async def test_the_record_of_an_upload() -> None:
             "fileName": "Statement.PDF",
             "sha256": hashlib.sha256(PDF).hexdigest(),
             "size": len(PDF),
-            "times_stored": 1,
-            "replies_lost": 0,
+            "stored": 1,
+            "lost": 0,
             "status": "IN_PROGRESS",
         }
         assert await caller.lines() == [expected]
@@ -273,13 +273,11 @@ async def test_a_reply_can_be_lost_after_the_upload_was_stored(fault: str) -> No
         with pytest.raises(aiohttp.ClientError):
             await caller.upload()
         (line,) = await caller.lines()
-        assert (line["times_stored"], line["replies_lost"]) == (1, 1)
-        assert (await caller.control("/record")).json["uploads"]["replies_lost"] == 1
+        assert (line["stored"], line["lost"]) == (1, 1)
+        assert (await caller.control("/record")).json["uploads"]["lost"] == 1
 
 
-@pytest.mark.parametrize(
-    ("fault", "status"), [("invalid_json", 200), ("empty", 200), ("html", 200), ("error504_stored", 504)]
-)
+@pytest.mark.parametrize(("fault", "status"), [("invalid_json", 200), ("empty", 200), ("html", 200), ("error504", 504)])
 async def test_a_reply_can_be_spoilt_after_the_upload_was_stored(fault: str, status: int) -> None:
     async with opened(faults=(f"{fault}=1@upload",)) as caller:
         form = aiohttp.FormData()
@@ -289,22 +287,22 @@ async def test_a_reply_can_be_spoilt_after_the_upload_was_stored(fault: str, sta
         answer = await caller.send("POST", "/services/benefits-documents/v1/documents", data=form, headers=headers)
         assert answer.status == status
         (line,) = await caller.lines()
-        assert (line["times_stored"], line["replies_lost"]) == (1, 1)
+        assert (line["stored"], line["lost"]) == (1, 1)
 
 
 async def test_a_slow_reply_is_not_a_lost_one() -> None:
     async with opened(faults=("slow_body=1@upload",), drip=0.05) as caller:
         await caller.stored()
-        assert [line["replies_lost"] for line in await caller.lines()] == [0]
+        assert [line["lost"] for line in await caller.lines()] == [0]
 
 
 async def test_a_lost_reply_stays_lost_when_the_document_comes_again() -> None:
-    async with opened(policy="flag", faults=("lost_reply=1@upload",), max_in_a_row=1) as caller:
+    async with opened(duplicates="flag", faults=("lost_reply=1@upload",), max_in_a_row=1) as caller:
         with pytest.raises(aiohttp.ClientError):
             await caller.upload()
         assert (await caller.upload()).data == {"success": True, "requestId": FIRST, "duplicate": True}
         (line,) = await caller.lines()
-        assert (line["times_stored"], line["replies_lost"]) == (1, 1)
+        assert (line["stored"], line["lost"]) == (1, 1)
 
 
 @pytest.mark.parametrize(
@@ -315,7 +313,7 @@ async def test_a_lost_reply_stays_lost_when_the_document_comes_again() -> None:
         "error500_verify",
         "error502",
         "error503",
-        "error504",
+        "error504_unstored",
         "html500",
         "throttle",
         "expired_token",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from counterfoil.flows.delivery import DeliveryFlow
 from counterfoil.flows.flow import SyncFlow
 from counterfoil.ledger import items
 from counterfoil.ledger.pool import Ledger
@@ -13,7 +14,7 @@ from counterfoil.ledger.pool import Ledger
 @dataclass(frozen=True, slots=True)
 class Rescue:
     ledger: Ledger
-    flows: Mapping[str, SyncFlow]
+    flows: Mapping[str, SyncFlow | DeliveryFlow]
     every: float = 5.0  # seconds
 
     async def run_once(self) -> dict[str, int]:

@@ -1,15 +1,18 @@
-"""Fires schedules: each time once over all hosts, in the transaction that makes the run; what was missed is caught up as declared."""
+"""Fires schedules: each time once over all hosts, in the transaction that makes the run, or tries again what stopped; what was missed is
+caught up as declared."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
 
 from cronsim import CronSim
 
+from counterfoil.engine.upkeep.requeue import PREFIX, requeue
+from counterfoil.flows.delivery import DeliveryFlow
 from counterfoil.flows.flow import CatchUp
 from counterfoil.ledger import flows, runs
 from counterfoil.ledger.pool import Ledger
@@ -36,6 +39,7 @@ def last_fire(cron: str, timezone: str, first: datetime, now: datetime) -> datet
 class FireSchedules:
     ledger: Ledger
     clock: Clock
+    deliveries: Mapping[str, DeliveryFlow] = field(default_factory=dict)
     every: float = 1.0
 
     async def run_once(self) -> dict[str, int]:
@@ -54,7 +58,12 @@ class FireSchedules:
             due = next_fire(row["cron"], row["timezone"], now)
             if row["next_fire_at"] > due + FURTHER:
                 await flows.fire_schedule(
-                    connection, row["flow"], next_fire_at=due, last_fire_at=None, outcome="clock_went_back"
+                    connection,
+                    row["flow"],
+                    name=row["name"],
+                    next_fire_at=due,
+                    last_fire_at=None,
+                    outcome="clock_went_back",
                 )
 
     async def _fire(self, connection: Any, row: Mapping[str, Any]) -> str:
@@ -63,9 +72,22 @@ class FireSchedules:
         if now - due > LATE and CatchUp(row["catch_up"]) is CatchUp.SKIP:
             outcome = "skipped"
         else:
-            run = await runs.create(connection, row["flow"], trigger="schedule", actor="schedule", fired_for=due)
-            outcome = "fired" if run is not None else "coalesced"
+            outcome = await self._do(connection, row["flow"], row["name"], due)
         following = next_fire(row["cron"], row["timezone"], max(now, due))
         last = due if outcome == "fired" else None
-        await flows.fire_schedule(connection, row["flow"], next_fire_at=following, last_fire_at=last, outcome=outcome)
+        await flows.fire_schedule(
+            connection, row["flow"], name=row["name"], next_fire_at=following, last_fire_at=last, outcome=outcome
+        )
         return outcome
+
+    async def _do(self, connection: Any, flow: str, name: str, due: datetime) -> str:
+        """A run of a sync, or what a delivery tries again. A rule this process does not know fires for nothing: it is declared no more."""
+        if not name.startswith(PREFIX):
+            run = await runs.create(connection, flow, trigger="schedule", actor="schedule", fired_for=due)
+            return "fired" if run is not None else "coalesced"
+        declared = self.deliveries.get(flow)
+        rules = {rule.name: rule for rule in declared.requeue} if declared is not None else {}
+        rule = rules.get(name.removeprefix(PREFIX))
+        if declared is not None and rule is not None:
+            await requeue(connection, declared, rule, self.clock)
+        return "fired"
