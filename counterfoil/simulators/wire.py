@@ -129,7 +129,8 @@ def _whole(side: Side, reply: Reply) -> web.Response:
 
 
 def _plain(reply: Reply) -> web.Response:
-    return web.Response(status=reply.status, body=reply.body, headers=reply.headers, content_type=reply.content_type)
+    kind = None if "Content-Type" in reply.headers else reply.content_type
+    return web.Response(status=reply.status, body=reply.body, headers=reply.headers, content_type=kind)
 
 
 async def _hang(side: Side, request: web.BaseRequest, reply: Reply) -> web.StreamResponse:
@@ -145,7 +146,9 @@ async def _drop(side: Side, request: web.BaseRequest, reply: Reply) -> web.Strea
 
 async def _begin(request: web.BaseRequest, reply: Reply) -> web.StreamResponse:
     response = web.StreamResponse(status=reply.status, headers=reply.headers)
-    response.content_type, response.content_length = reply.content_type, len(reply.body)
+    response.content_length = len(reply.body)
+    if "Content-Type" not in reply.headers:
+        response.content_type = reply.content_type
     await response.prepare(request)
     return response
 
