@@ -70,6 +70,7 @@ async def test_what_is_taken(changes: dict[str, Any], file: bytes) -> None:
         ({"trackedItemIds": [1, None]}, PDF, "trackedItemIds"),
         ({"validationToken": "t" * 65}, PDF, "validationToken"),
         ({"fileName": "notes.txt"}, "Zoë".encode(), "ASCII"),
+        ({"fileName": "notes.txt"}, "ë".encode() + b"x" * 1_000_000, "ASCII"),
         ({}, b"", "empty"),
     ],
 )

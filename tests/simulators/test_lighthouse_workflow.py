@@ -160,6 +160,17 @@ def test_steps_take_times_from_the_whole_span() -> None:
         assert 9900 < max(took) <= 10_000
 
 
+def test_draws_do_not_hang_on_each_other() -> None:
+    flow = workflow(step=(1, 10))
+    flow.add(4000, T0, {"fail_evidence": 0.5, "revoke": 0.5})
+    counts = [flow.fates.count(FATES.index(fate) + 1) for fate in ("fail_evidence", "revoke")]
+    assert 1850 < counts[0] < 2150
+    assert 880 < counts[1] < 1120
+    second = [end - first for first, end in zip(flow.firsts, flow.seconds, strict=True)]
+    longer = sum(a < b for a, b in zip(flow.firsts, second, strict=True))
+    assert 1850 < longer < 2150
+
+
 @pytest.mark.parametrize("fate", FATES)
 def test_rates_are_kept(fate: str) -> None:
     flow = workflow()

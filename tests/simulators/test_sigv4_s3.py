@@ -10,8 +10,8 @@ from botocore.awsrequest import AWSRequest
 from botocore.config import Config
 from botocore.credentials import Credentials as Keys
 
-from counterfoil.simulators.sigv4 import Credentials, Refusal, Signed
-from counterfoil.simulators.sigv4_s3 import verify
+from counterfoil.simulators.sigv4 import Credentials, Refusal, Signed, signature
+from counterfoil.simulators.sigv4_s3 import canonical_request, verify
 
 KNOWN = Credentials("AKID", "secret", "us-east-1", "s3")
 URL = "http://127.0.0.1:9000/documents/claims/a%20b%2Bc.pdf"
@@ -111,6 +111,19 @@ def test_another_hash_of_the_body_is_refused() -> None:
 def test_a_header_that_was_not_signed_is_refused(sign: Any) -> None:
     right = sign()
     assert told(changed(right, headers={**right.headers, "x-amz-acl": "public-read"})).kind == "AccessDenied"
+
+
+def test_a_signature_has_to_hold_for_the_host() -> None:
+    right = signed()
+    names = ("x-amz-content-sha256", "x-amz-date")
+    made = canonical_request(right, names, [], right.headers["x-amz-content-sha256"])
+    stamp = right.headers["x-amz-date"]
+    scope = f"AKID/{stamp[:8]}/us-east-1/s3/aws4_request"
+    told_of = (
+        f"Credential={scope}, SignedHeaders={';'.join(names)}, Signature={signature(KNOWN, stamp[:8], stamp, made)}"
+    )
+    headers = {**right.headers, "authorization": f"AWS4-HMAC-SHA256 {told_of}"}
+    assert told(changed(right, headers=headers)).kind == "SignatureDoesNotMatch"
 
 
 def test_a_signature_in_the_header_lasts_fifteen_minutes() -> None:
