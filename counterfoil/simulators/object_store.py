@@ -17,7 +17,7 @@ from urllib.parse import parse_qsl, unquote
 
 from aiohttp import web
 
-from counterfoil.simulators import faults, options, sigv4_s3
+from counterfoil.simulators import options, sigv4_s3
 from counterfoil.simulators import object_store_calls as calls
 from counterfoil.simulators.object_store_calls import Asked
 from counterfoil.simulators.object_store_errors import REFUSALS, error
@@ -32,7 +32,6 @@ PASSING = ("lost_reply", "slow_down", "access_denied", "corrupt")
 SHARED = ("error500", "error503", "burst", "timeout", "disconnect", "truncated", "slow_body", "latency")
 LASTING = ("missing",)
 KNOWN = (*SHARED, *PASSING, *LASTING)
-assert set(SHARED) <= set(faults.PASSING)
 SHORT = 2_000_000
 
 Answer = Callable[[Kept, Asked], Reply]

@@ -4,6 +4,7 @@
 """
 
 import asyncio
+import json
 import re
 import subprocess
 import sys
@@ -11,12 +12,14 @@ import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote, urlencode
 from xml.etree import ElementTree
 
 import aiohttp
+import obstore
 from botocore.auth import S3SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.config import Config
@@ -24,7 +27,9 @@ from botocore.credentials import Credentials
 from obstore.store import S3Store
 from yarl import URL
 
-from counterfoil.simulators import object_store
+from counterfoil.simulators import object_store, sigv4
+from counterfoil.simulators.sigv4 import Signed
+from counterfoil.simulators.sigv4_s3 import UNSIGNED, canonical_request
 
 ACCESS, SECRET, BUCKET, REGION = "AKIDSIMULATOR", "simulator-secret", "documents", "us-east-1"
 RCLONE = Path(sys.executable).with_name("rclone")
@@ -80,6 +85,22 @@ class Caller:
             },
             **more,
         )
+
+    def address(self, key: str, made: float, lasts: int) -> str:
+        """A presigned address made at any time (epoch seconds), by the simulator's own code, which rclone then judges."""
+        path, stamp = f"/{BUCKET}/{quote(key)}", datetime.fromtimestamp(made, UTC).strftime("%Y%m%dT%H%M%SZ")
+        told = {
+            "X-Amz-Algorithm": "AWS4-HMAC-SHA256",
+            "X-Amz-Credential": f"{ACCESS}/{stamp[:8]}/{REGION}/s3/aws4_request",
+            "X-Amz-Date": stamp,
+            "X-Amz-Expires": str(lasts),
+            "X-Amz-SignedHeaders": "host",
+        }
+        signed = Signed("GET", path, "", {"host": self.endpoint.removeprefix("http://")}, b"")
+        canonical = canonical_request(signed, ("host",), list(told.items()), UNSIGNED)
+        known = sigv4.Credentials(ACCESS, SECRET, REGION, "s3")
+        query = urlencode({**told, "X-Amz-Signature": sigv4.signature(known, stamp[:8], stamp, canonical)})
+        return f"{self.endpoint}{path}?{query}"
 
     async def call(self, method: str, path: str, body: bytes = b"", **more: Any) -> Answer:
         """A signed request; `sent` is what is sent in place of the body that was signed, or with `unsigned` was not."""
@@ -157,3 +178,26 @@ async def until(condition: Any) -> None:
     while not condition():
         assert time.monotonic() < ends
         await asyncio.sleep(0)
+
+
+async def read(store: Any, key: str) -> bytes:
+    """An object, whole."""
+    return bytes(await (await obstore.get_async(store, key)).bytes_async())
+
+
+async def keys(store: Any, prefix: str | None = None) -> list[str]:
+    """All keys of a list, page after page."""
+    return [meta["path"] async for batch in obstore.list(store, prefix) for meta in batch]
+
+
+async def lines(s3: Ours) -> list[Any]:
+    """The simulator's own record, an object a line."""
+    answer = await s3.plain("GET", f"{s3.endpoint}/_sim/objects")
+    return [json.loads(line) for line in answer.body.splitlines()]
+
+
+def files(place: dict[str, str]) -> list[str]:
+    """The files that a store keeps, those that do not count yet among them."""
+    folder = Path(place["folder"]) if place else None
+    places = [folder / BUCKET, folder / ".incoming"] if folder else []
+    return sorted(path.name for one in places for path in one.iterdir()) if folder else ["large.pdf"]

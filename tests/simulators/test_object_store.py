@@ -1,4 +1,4 @@
-"""The object store, with obstore as its client: objects, lists, multipart uploads, conditions, presigned addresses, faults, its own record."""
+"""The object store, with obstore as its client: objects, lists, multipart uploads, conditions, presigned addresses, folders."""
 
 import hashlib
 import json
@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-import aiohttp
 import obstore
 import pytest
 from obstore.exceptions import (
@@ -22,10 +21,10 @@ from obstore.exceptions import (
     UnauthenticatedError,
 )
 
-from counterfoil.simulators import object_store, options
+from counterfoil.simulators import faults, object_store, options
 from counterfoil.simulators.object_store_errors import STATUS
 from counterfoil.simulators.object_store_kept import file_name
-from tests.simulators.s3 import BUCKET, MB, Ours, content, ours, until
+from tests.simulators.s3 import BUCKET, MB, Ours, content, files, keys, lines, ours, read
 
 REFERENCE = Path(__file__).parents[2] / "docs/reference/simulator-object-store.md"
 DENIED = (PermissionDeniedError, UnauthenticatedError)
@@ -35,19 +34,6 @@ DENIED = (PermissionDeniedError, UnauthenticatedError)
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> dict[str, str]:
     """Where the store keeps its objects."""
     return {} if request.param == "memory" else {"folder": str(tmp_path / "store")}
-
-
-async def read(store: Any, key: str) -> bytes:
-    return bytes(await (await obstore.get_async(store, key)).bytes_async())
-
-
-async def keys(store: Any, prefix: str | None = None) -> list[str]:
-    return [meta["path"] async for batch in obstore.list(store, prefix) for meta in batch]
-
-
-async def lines(s3: Ours) -> list[Any]:
-    answer = await s3.plain("GET", f"{s3.endpoint}/_sim/objects")
-    return [json.loads(line) for line in answer.body.splitlines()]
 
 
 async def test_an_object_is_written_read_and_removed(place: dict[str, str]) -> None:
@@ -188,14 +174,7 @@ async def test_a_multipart_upload_by_obstore(place: dict[str, str]) -> None:
         (line,) = await lines(s3)
         assert (line["size"], line["sha256"]) == (len(data), hashlib.sha256(data).hexdigest())
         assert (await s3.control("/record"))["uploads"] == 0
-        assert _files(place) == ["large.pdf"]
-
-
-def _files(place: dict[str, str]) -> list[str]:
-    """The files that a store keeps, those that do not count yet among them."""
-    folder = Path(place["folder"]) if place else None
-    places = [folder / BUCKET, folder / ".incoming"] if folder else []
-    return sorted(path.name for one in places for path in one.iterdir()) if folder else ["large.pdf"]
+        assert files(place) == ["large.pdf"]
 
 
 async def _begin(s3: Ours, key: str = "large") -> str:
@@ -253,7 +232,7 @@ async def test_an_upload_that_is_given_up(place: dict[str, str]) -> None:
         for method, path in (("DELETE", f"uploadId={upload}"), ("PUT", f"partNumber=1&uploadId={upload}")):
             assert (await s3.call(method, f"/{BUCKET}/large?{path}", b"")).code == "NoSuchUpload"
         assert await keys(s3.store()) == []
-        assert _files(place) == ([] if place else ["large.pdf"])
+        assert files(place) == ([] if place else ["large.pdf"])
 
 
 async def test_an_upload_belongs_to_its_key() -> None:
@@ -338,7 +317,7 @@ async def test_a_body_that_is_not_the_one_that_was_signed(place: dict[str, str])
         assert (await s3.call("PUT", f"/{BUCKET}/a", b"right", unsigned=True, sent=b"other")).status == 200
         await obstore.put_async(s3.store(unsigned_payload=True), "b", b"x")
         assert await keys(s3.store()) == ["a", "b"]
-        assert _files(place) == (["a", "b"] if place else ["large.pdf"])
+        assert files(place) == (["a", "b"] if place else ["large.pdf"])
 
 
 async def test_a_body_above_the_limit(place: dict[str, str]) -> None:
@@ -391,123 +370,7 @@ async def test_a_file_that_changed_in_the_folder_is_another_object(tmp_path: Pat
         assert (await obstore.head_async(s3.store(), "a"))["e_tag"] == f'"{hashlib.md5(b"2").hexdigest()}"'
 
 
-@pytest.mark.parametrize("fault", ["slow_down", "error500", "error503", "disconnect"])
-async def test_a_client_that_tries_again_wins(place: dict[str, str], fault: str) -> None:
-    async with ours(**place, faults=(f"{fault}=1",)) as s3:
-        store, data = s3.store(), content(6 * MB)
-        await obstore.put_async(store, "a", b"content")
-        await obstore.put_async(store, "b", data, use_multipart=True)
-        assert await read(store, "b") == data
-        await obstore.delete_async(store, "a")
-        assert (await s3.control("/record"))["faults"][fault] >= 10
-        assert _files(place) in (["b"], ["large.pdf"])
-
-
-async def test_a_lost_reply_of_a_write_is_made_good_by_another(place: dict[str, str]) -> None:
-    async with ours(**place, faults=("lost_reply=1",)) as s3:
-        await obstore.put_async(s3.store(), "a", b"content")
-        assert [(line["put"], line["lost"]) for line in await lines(s3)] == [(3, 2)]
-        with pytest.raises(AlreadyExistsError):
-            await obstore.put_async(s3.store(), "b", b"content", mode="create")
-        assert await read(s3.store(), "b") == b"content"
-
-
-async def test_a_lost_reply_at_the_end_of_an_upload_leaves_the_object_and_an_error(place: dict[str, str]) -> None:
-    async with ours(**place) as s3:
-        await s3.control("/faults", lost_reply="1@multipart")
-        with pytest.raises(FileNotFoundError, match="NoSuchUpload"):
-            await obstore.put_async(s3.store(), "b", content(6 * MB), use_multipart=True)
-        assert await read(s3.store(), "b") == content(6 * MB)
-        assert [(line["key"], line["lost"]) for line in await lines(s3)] == [("b", 1)]
-
-
-async def test_a_server_that_never_gets_well() -> None:
-    async with ours(faults=("slow_down=1",), max_in_a_row=0) as s3:
-        with pytest.raises(BaseError, match="SlowDown"):
-            await obstore.put_async(s3.store(), "a", b"x")
-
-
-async def test_an_object_that_is_there_can_be_missing() -> None:
-    async with ours() as s3:
-        await obstore.put_async(s3.store(), "a", b"x")
-        await s3.control("/faults", missing=1)
-        with pytest.raises(FileNotFoundError):
-            await obstore.get_async(s3.store(), "a")
-        with pytest.raises(FileNotFoundError):
-            await obstore.head_async(s3.store(), "a")
-        assert await keys(s3.store()) == ["a"]
-        await s3.control("/faults", missing=0)
-        assert await read(s3.store(), "a") == b"x"
-
-
-async def test_an_object_can_come_with_other_bytes() -> None:
-    async with ours(faults=("corrupt=1@get",), max_in_a_row=1) as s3:
-        await obstore.put_async(s3.store(), "a", b"content")
-        assert await read(s3.store(), "a") == b"bontent"
-        assert await read(s3.store(), "a") == b"content"
-
-
-async def test_a_body_can_end_too_early() -> None:
-    async with ours(faults=("truncated=1@get",)) as s3:
-        await obstore.put_async(s3.store(), "a", content(MB))
-        with pytest.raises(aiohttp.ClientPayloadError):
-            await s3.call("GET", f"/{BUCKET}/a")
-
-
-async def test_access_can_be_denied() -> None:
-    async with ours(faults=("access_denied=1@put",)) as s3:
-        with pytest.raises(DENIED):
-            await obstore.put_async(s3.store(), "a", b"x")
-
-
-async def test_an_answer_can_take_long() -> None:
-    async with ours(faults=("latency=1@get",), slow=(0.05, 0.05)) as s3:
-        await obstore.put_async(s3.store(), "a", b"x")
-        assert await read(s3.store(), "a") == b"x"
-        assert (await s3.control("/record"))["faults"] == {"latency": 1}
-
-
-async def test_the_record_of_an_object(place: dict[str, str]) -> None:
-    async with ours(**place, faults=("lost_reply=1@put",), max_in_a_row=1) as s3:
-        await obstore.put_async(s3.store(), "a", b"content")
-        await read(s3.store(), "a")
-        await obstore.get_range_async(s3.store(), "a", start=0, end=1)
-        expected = {
-            "bucket": BUCKET,
-            "key": "a",
-            "size": 7,
-            "etag": hashlib.md5(b"content").hexdigest(),
-            "sha256": hashlib.sha256(b"content").hexdigest(),
-            "put": 2,
-            "got": 1,
-            "deleted": 0,
-            "lost": 1,
-        }
-        (line,) = await lines(s3)
-        assert {name: line[name] for name in expected} == expected
-        await obstore.delete_async(s3.store(), "a")
-        (line,) = await lines(s3)
-        assert (line["size"], line["deleted"]) == (None, 1)
-        record = await s3.control("/record")
-        assert [record[name] for name in ("objects", "bytes", "put", "got", "lost")] == [0, 0, 2, 1, 1]
-
-
-async def test_a_caller_that_leaves_in_the_middle_leaves_nothing(tmp_path: Path) -> None:
-    async with ours(folder=str(tmp_path)) as s3:
-        incoming = tmp_path / ".incoming"
-
-        async def half() -> Any:
-            yield content(2 * MB)
-            await until(lambda: list(incoming.iterdir()))
-            raise RuntimeError("gone")
-
-        with pytest.raises((RuntimeError, aiohttp.ClientError)):
-            await s3.call("PUT", f"/{BUCKET}/a", b"", unsigned=True, sent=half())
-        await until(lambda: not list(incoming.iterdir()))
-        assert await keys(s3.store()) == []
-
-
-def test_names_of_files() -> None:
+def test_names_offiles() -> None:
     assert file_name("claims/7/a b.pdf") == "claims%2F7%2Fa%20b.pdf"
     assert [file_name(key) for key in (".", "..", ".about")] == ["%2E", "%2E.", "%2Eabout"]
     long = [file_name("x" * 1000), file_name("x" * 999 + "y")]
@@ -545,4 +408,5 @@ def test_every_setting_fault_and_code_is_in_the_reference() -> None:
     }
     assert sorted(name for name in map(options.flag_name, own) if f"`{name}`" not in text) == []
     assert sorted(name for name in (*object_store.PASSING, *object_store.LASTING) if f"`{name}`" not in text) == []
+    assert set(object_store.SHARED) <= set(faults.PASSING)
     assert sorted(code for code in STATUS if f"`{code}`" not in text) == []
