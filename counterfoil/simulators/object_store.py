@@ -17,8 +17,8 @@ from urllib.parse import parse_qsl, unquote
 
 from aiohttp import web
 
-from counterfoil.simulators import options, sigv4_s3
 from counterfoil.simulators import object_store_calls as calls
+from counterfoil.simulators import options, sigv4_s3
 from counterfoil.simulators.object_store_calls import Asked
 from counterfoil.simulators.object_store_errors import REFUSALS, error
 from counterfoil.simulators.object_store_kept import PIECE, Denied, Kept, Sink
