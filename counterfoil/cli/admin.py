@@ -69,6 +69,11 @@ async def _register(common: Common) -> list[str]:
 
 SIMULATORS = {
     "occ-lambda": ("occ_lambda", "AWS Lambda's Invoke API with a loan system behind it"),
+    "lighthouse-documents": (
+        "lighthouse_documents",
+        "a service that takes documents of claims and confirms them later",
+    ),
+    "object-store": ("object_store", "an S3-compatible object store"),
     "customer-api": ("customer_api", "a REST service with customers"),
 }
 
@@ -80,8 +85,9 @@ def simulate(
     name, rest = (arguments[0].replace("_", "-") if arguments else "--help"), list(arguments[1:])
     if name in ("--help", "-h"):
         show("Usage: counterfoil simulate NAME [OPTIONS]   (NAME --help shows its options)\n")
+        width = max(map(len, SIMULATORS)) + 2
         for known, (_, about) in SIMULATORS.items():
-            show(f"  {known.ljust(14)}{about}")
+            show(f"  {known.ljust(width)}{about}")
         return 0
     if name not in SIMULATORS:
         raise NotFoundError(f"There is no simulator `{name}`.", f"Known: {', '.join(SIMULATORS)}.")

@@ -10,7 +10,7 @@ import os
 import sys
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 from urllib.parse import unquote
@@ -19,6 +19,7 @@ from aiohttp import web
 
 from counterfoil.simulators import faults, options, samples
 from counterfoil.simulators.paging import MAX_SIZE, STYLES, Listing
+from counterfoil.simulators.rate import Window
 from counterfoil.simulators.record import Positions
 from counterfoil.simulators.side import Side
 from counterfoil.simulators.store import MICRO, Shape, encode, iso_utc, read_rows
@@ -41,21 +42,13 @@ class Options(options.Common):
 
 
 @dataclass
-class Window:
-    """A fixed window of the rate limit: when it ends and how many calls are left."""
-
-    ends: float = 0.0
-    left: int = 0
-
-
-@dataclass
 class Api:
     """One running customer API: the side, its settings, the header it wants and its rate window."""
 
     side: Side
     options: Options
     wanted: tuple[str, str]
-    window: Window = field(default_factory=Window)
+    window: Window | None
 
     async def classify(self, request: web.BaseRequest) -> Call | Reply:
         """What a request asks for; a Reply at once when it may not or cannot."""
@@ -77,31 +70,16 @@ class Api:
         return _error(405 if path.startswith(PATH) else 404, "not_found", f"No {request.method} {path} here.")
 
     def _over_limit(self) -> Reply | None:
-        if self.options.limit is None:
-            return None
-        calls, seconds = self.options.limit
         now = self.side.clock()
-        if now >= self.window.ends:
-            self.window.ends, self.window.left = now + seconds, calls
-        self.window.left -= 1
-        if self.window.left >= 0:
+        if self.window is None or self.window.take(now):
             return None
         self.side.record.faults["limit"] += 1
-        return _error(
-            429, "rate_limited", "Too many calls.", {"Retry-After": f"{self.window.ends - now:.0f}", **self.limits()}
-        )
+        wait = {"Retry-After": f"{self.window.ends - now:.0f}"}
+        return _error(429, "rate_limited", "Too many calls.", {**wait, **self.limits()})
 
     def limits(self) -> dict[str, str]:
         """The RateLimit headers of every answer; none without a limit."""
-        if self.options.limit is None:
-            return {}
-        reset = max(0.0, self.window.ends - self.side.clock())
-        left = max(0, self.window.left)
-        return {
-            "RateLimit-Limit": str(self.options.limit[0]),
-            "RateLimit-Remaining": str(left),
-            "RateLimit-Reset": f"{reset:.0f}",
-        }
+        return self.window.headers(self.side.clock()) if self.window else {}
 
 
 def _error(status: int, code: str, message: str, headers: Mapping[str, str] | None = None) -> Reply:
@@ -207,7 +185,7 @@ async def serve(given: Options | None = None) -> AsyncIterator[Side]:
     if given.paging not in STYLES:
         raise ValueError(f"--paging {given.paging!r} is not known. Known: {', '.join(STYLES)}.")
     rows = read_rows(given.data) if given.data else samples.customers(given.records or 120)
-    api = Api(Side.of(given, rows, _shape(given), KNOWN), given, _wanted(given))
+    api = Api(Side.of(given, rows, _shape(given), KNOWN), given, _wanted(given), Window.of(given.limit))
     async with listening(api.side, api.classify, REFUSALS) as side:
         yield side
 

@@ -35,7 +35,7 @@ def parse_faults(texts: Iterable[str]) -> dict[str, str]:
 
 
 class Faults:
-    """The faults in force. `known` are the names this simulator has; others are refused."""
+    """The faults in force. `known` are the names this simulator has; others are refused. `lasting` ones strike no request."""
 
     def __init__(
         self,
@@ -44,8 +44,9 @@ class Faults:
         max_in_a_row: int = 2,
         burst_length: int = 10,
         endpoints: Iterable[str] = ENDPOINTS,
+        lasting: Iterable[str] = (*MARKS, *PAGING),
     ) -> None:
-        self.known, self._endpoints = tuple(known), tuple(endpoints)
+        self.known, self._endpoints, self._lasting = tuple(known), tuple(endpoints), frozenset(lasting)
         self.rates: dict[str, tuple[float, str]] = {}
         self._seed, self._max_in_a_row, self._burst_length = seed, max_in_a_row, burst_length
         self._seen: Counter[str] = Counter()
@@ -99,7 +100,7 @@ class Faults:
         if self._spell:
             return self._spell.pop()
         for name, (rate, where) in self.rates.items():
-            if name in MARKS or name in PAGING or (where and where != endpoint):
+            if name in self._lasting or (where and where != endpoint):
                 continue
             if self.draw(name, place, self._seen[place]) < rate:
                 return self._begin_spell(name)

@@ -1,343 +1,410 @@
-"""Seed 001's upload service: OAuth, multipart uploads, bulk status of what is on its way through other people's systems, and its faults.
+"""Lighthouse Benefits Documents, to which a claim's documents are uploaded and which is asked later what became of them.
 
-Start it with `python -m counterfoil.simulators.lighthouse_documents`. Imports nothing of counterfoil but its fellow simulators.
+A token endpoint and four calls under /services/benefits-documents/v1, with the gateway's limit in front. Its parts are the modules
+lighthouse_*.py. Start it with `python -m counterfoil.simulators.lighthouse_documents`. Imports nothing of ours but its fellows.
 """
 
-import hashlib
 import json
+import re
+import secrets
 import sys
-import uuid
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 from aiohttp import web
 
-from counterfoil.simulators import options
-from counterfoil.simulators.lighthouse_token import CLIENT, TOKEN_PATH, Tokens, public_key_of
-from counterfoil.simulators.receiver import AFTER, Before, Call, Receiver, Sending, plain, receiving
+from counterfoil.simulators import faults, lighthouse_token, options
+from counterfoil.simulators import lighthouse_uploads as uploads
+from counterfoil.simulators.lighthouse_errors import (
+    LIMITED,
+    NOT_FOUND,
+    REFUSALS,
+    bad,
+    errors,
+    message,
+    no_token,
+    too_large,
+    too_long,
+)
+from counterfoil.simulators.lighthouse_token import Client, Tokens
+from counterfoil.simulators.lighthouse_uploads import POLICIES, Accepted, File, Uploads
+from counterfoil.simulators.lighthouse_workflow import FATES, Workflow
+from counterfoil.simulators.rate import Window
+from counterfoil.simulators.side import Side
 from counterfoil.simulators.store import encode
-from counterfoil.simulators.uploads import Kept, Uploads, Ways
-from counterfoil.simulators.wire import HTML, Reply, run
+from counterfoil.simulators.wire import (
+    Call,
+    Controls,
+    Reply,
+    forward,
+    listening,
+    run,
+    set_faults,
+    spoil_body,
+)
 
-BASE = "/services/benefits-documents/v1"
-TYPES = ("pdf", "gif", "png", "tiff", "tif", "jpeg", "jpg", "bmp", "txt")
-KNOWN = (
-    "error500", "error500_verify", "error502", "error504", "error504_unstored", "html500", "throttle", "expired_token", "disconnect", "latency",
-    "not_found_once", "omit_not_found", *AFTER,
+TOKEN_PATH = "/oauth2/benefits-documents/system/v1/token"
+PREFIX = "/services/benefits-documents/v1"
+STATUS_PATH = re.compile(r"/uploads/([^/]+)/status")
+JSON_LIMIT = 8_000_000
+TOKEN_LASTS = 1800.0
+ENDPOINTS = ("token", "upload", "validate", "status")
+PASSING = (
+    "lost_reply", "error500_verify", "error502", "error504", "error504_unstored", "html500", "unknown_step", "unknown_status",
+    "omit_not_found",
 )  # fmt: skip
-ENDPOINTS = ("token", "upload", "status", "validate")
-NOT_FOUND = "Upload Request Async Status Not Found"
+LASTING = (*FATES, "not_found_once", "unknown_claimant")
+KNOWN = (*faults.PASSING, *PASSING, *LASTING)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Options(options.Common):
-    """Settings of the upload service. Shares are of uploads, from 0 to 1."""
+    """Settings of Lighthouse Benefits Documents."""
 
-    client_id: str = options.option(CLIENT, "the client that is known")
-    client_secret: str = options.option("", "its secret, where it may use one instead of an assertion")
-    audience: str = options.option("", "the audience an assertion must be for; without it any")
+    without: ClassVar[frozenset[str]] = options.RECORDS
+
+    client_id: str = options.option("simulator-client", "client id that is known")
+    client_secret: str = options.option("", "secret of the client; without it only signed assertions prove who it is")
     public_key: str = options.option(
-        "", "PEM file with the client's public key; without it a pair is made at the start"
+        "", "PEM file with the client's public key; without it a key pair is made at start"
     )
-    private_key_out: str = options.option("", "file that the private key of that pair is written to")
-    token_life: float = options.option(600.0, "how long a token is good", options.duration)
+    private_key_out: str = options.option("", "file to write the private key to, where a key pair is made")
+    audience: str = options.option("", "`aud` that assertions must have; without it the URL of the token endpoint")
+    assertion_clock: str = options.option(
+        "real", "the clock that judges assertions: real, or simulated (see /_sim/clock)"
+    )
+    token_life: float = options.option(600.0, "how long a token lasts", options.duration)
     limit: tuple[int, float] | None = options.option(None, "calls allowed, for example 60/min", options.limit)
-    ids_limit: int = options.option(1000, "the most ids in one bulk status call", int)
-    size_limit: int = options.option(150 * 1024 * 1024, "the largest upload in bytes", int)
-    duplicates: str = options.option("accept", "the same upload again: accept, refuse or flag")
-    idempotency: bool = options.option(False, "honour an Idempotency-Key, as the real one does not", bool)
-    step: tuple[float, float] = options.option(
-        (1.0, 10.0), "how long each step takes, for example 1s-10s", options.span
+    token_limit: tuple[int, float] | None = options.option(
+        None, "calls allowed for tokens, for example 240/min", options.limit
     )
-    fail_evidence: float = options.option(0.0, "share that fails at the first step", float)
-    fail_gateway: float = options.option(0.0, "share that fails at the second step", float)
-    stall: float = options.option(0.0, "share that never ends", float)
-    revoke: float = options.option(0.0, "share whose success goes back to IN_PROGRESS for a while", float)
-    revoke_failed: float = options.option(0.0, "share whose success becomes a failure", float)
-    revoke_after: float = options.option(3600.0, "so long after the success", options.duration)
-    unknown_step: float = options.option(0.0, "share that shows a step nobody has heard of", float)
-    unknown_status: float = options.option(0.0, "share that shows a status nobody has heard of", float)
+    size_limit: int = options.option(150_000_000, "largest file in bytes", int)
+    plain_limit: int = options.option(50_000_000, "largest file in bytes that is no PDF", int)
+    ids_limit: int = options.option(1000, "most request ids in one call", int)
+    duplicates: str = options.option("accept", f"what is done with the same document again: {', '.join(POLICIES)}")
+    idempotency: bool = options.option(False, "honour Idempotency-Key, which the real one does not know", bool)
+    step: tuple[float, float] = options.option((1.0, 10.0), "how long each step of an upload takes", options.span)
+    revoke_after: tuple[float, float] = options.option(
+        (3600.0, 86400.0),
+        "how long after its success an upload is reopened or revoked, where that is its fate",
+        options.span,
+    )
 
 
 @dataclass
-class Service:
-    """One running upload service."""
+class Lighthouse:
+    """One running side: the shared machinery, who may call, and what was accepted."""
 
-    receiver: Receiver
+    side: Side
     options: Options
-    uploads: Uploads
+    client: Client
+    private_key: bytes
     tokens: Tokens
-    window: list[float] = field(default_factory=lambda: [0.0, 0.0])  # when it ends, calls left
-    hidden: set[str] = field(default_factory=set)  # ids that were reported not found once
+    uploads: Uploads
+    window: Window | None
+    token_window: Window | None
+    missed: set[int] = field(default_factory=set)
+
+    @property
+    def url(self) -> str:
+        """Where it listens."""
+        return self.side.url
 
     async def classify(self, request: web.BaseRequest) -> Call | Reply:
+        """What a request asks for; a Reply at once when it may not or cannot."""
         path = request.rel_url.raw_path
         if path == TOKEN_PATH and request.method == "POST":
-            return Call(endpoint="token", key="token", answer=partial(self._token, await request.read()))
-        if not path.startswith(BASE):
-            return _message(404, "no Route matched with those values")
-        if over := self._over_limit():
+            return self._over(self.token_window) or await self._token(request)
+        route = _route(request.method, path)
+        if route is None:
+            return message(404, "no Route matched with those values")
+        over = self._over(self.window)
+        if over:
             return over
-        if not self.tokens.takes(request.headers.get("Authorization", "")):
-            return errors(401, "Unauthorized", "Invalid token.")
-        return await self._routed(request, path[len(BASE) :])
+        scopes = self.tokens.scopes(request.headers.get("Authorization", ""), self.side.clock())
+        if scopes is None:
+            return self._limited(no_token())
+        if route.scope not in scopes:
+            return self._limited(errors(403, "Forbidden", f"The token lacks the scope {route.scope}."))
+        return await route.prepare(self, request)
 
-    async def _routed(self, request: web.BaseRequest, path: str) -> Call | Reply:
-        if request.method == "POST" and path == "/documents":
-            return await self._uploading(request)
-        if request.method == "POST" and path == "/uploads/status":
-            body, internal = (
-                await request.read(),
-                request.rel_url.query.get("includeInternalOnlyStepStatuses") == "true",
-            )
-            return Call(endpoint="status", key="bulk", answer=partial(self._bulk, body, internal))
-        if request.method == "GET" and path.startswith("/uploads/") and path.endswith("/status"):
-            number = path[len("/uploads/") : -len("/status")]
-            return Call(
-                endpoint="status",
-                key=number,
-                answer=partial(self._bulk, encode({"data": {"requestIds": [number]}}), False),
-            )
-        if request.method == "POST" and path == "/documents/validate/claimant":
-            return Call(endpoint="validate", key="claimant", answer=self._validate)
-        return errors(404, "Not Found", "There is no such resource.")
-
-    def _over_limit(self) -> Reply | None:
-        if self.options.limit is None:
+    def _over(self, window: Window | None) -> Reply | None:
+        now = self.side.clock()
+        if window is None or window.take(now):
             return None
-        calls, seconds = self.options.limit
-        now = self.receiver.clock()
-        if now >= self.window[0]:
-            self.window[:] = [now + seconds, float(calls)]
-        self.window[1] -= 1
-        if self.window[1] >= 0:
-            return None
-        self.receiver.struck["limit"] += 1
-        left = max(0, round(self.window[0] - now))
-        headers = {"RateLimit-Limit": str(calls), "RateLimit-Remaining": "0", "RateLimit-Reset": str(left), "Retry-After": str(left),
-                   "X-RateLimit-Limit-Minute": str(calls), "X-RateLimit-Remaining-Minute": "0"}  # fmt: skip
-        return _message(429, "API rate limit exceeded", headers)
+        self.side.record.faults["limit"] += 1
+        return message(429, LIMITED, {"Retry-After": f"{max(1.0, window.ends - now):.0f}", **self._headers(window)})
 
-    async def _token(self, body: bytes) -> Reply:
-        return self.tokens.answer(body)
+    def _headers(self, window: Window | None) -> dict[str, str]:
+        if window is None:
+            return {}
+        told = window.headers(self.side.clock())
+        if window.seconds == 60:
+            told["X-RateLimit-Limit-Minute"] = told["RateLimit-Limit"]
+            told["X-RateLimit-Remaining-Minute"] = told["RateLimit-Remaining"]
+        return told
 
-    async def _validate(self) -> Reply:
-        until = int((self.receiver.clock() + 600) * 1000)
-        return Reply(
-            200,
-            encode({"data": {"valid": True, "success": {"validationToken": uuid.uuid4().hex, "validUntil": until}}}),
-        )
+    def _limited(self, reply: Reply) -> Reply:
+        """The reply with the headers of the limit."""
+        reply.headers.update(self._headers(self.window))
+        return reply
 
-    # --- uploads ----------------------------------------------------------------------------------------------
+    async def _token(self, request: web.BaseRequest) -> Call | Reply:
+        if (request.content_length or 0) > JSON_LIMIT:
+            return too_large()
+        body, authorization = await request.read(), request.headers.get("Authorization", "")
+        return Call("token", "", partial(self._give_token, body, authorization))
 
-    async def _uploading(self, request: web.BaseRequest) -> Call | Reply:
-        kind = request.headers.get("Content-Type", "")
-        if not kind.startswith("multipart/form-data"):
-            return errors(415, "Unsupported Media Type", "Content type must be multipart/form-data.")
-        if (request.content_length or 0) > self.options.size_limit + 1024 * 1024:
-            return _message(413, "Request size limit exceeded")
-        parts = await _parts(request)
-        if parts is None:
-            return errors(400, "Bad Request", "The multipart body can't be read.")
-        parameters, file = parts
-        data = parameters.get("data") if isinstance(parameters, dict) else None
-        if why := _wrong(data, file):
-            return errors(400, "Bad Request", why)
-        assert isinstance(data, dict)
-        if file["size"] > self.options.size_limit:
-            return _message(413, "Request size limit exceeded")
-        stored: list[int] = []
-        key = f"{data['claimId']}/{data['docType']}/{data['fileName']}"
-        token = request.headers.get("Idempotency-Key", "") if self.options.idempotency else ""
-        return Call(
-            endpoint="upload",
-            key=key,
-            answer=partial(self._store, data, file, token, stored),
-            lost=partial(self._lost, stored),
-        )
+    async def _give_token(self, body: bytes, authorization: str, fault: str | None) -> Reply:
+        now = self.side.clock()
+        judged = now if self.options.assertion_clock == "simulated" else time.time()
+        client = replace(self.client, audience=self.client.audience or self.side.url + TOKEN_PATH)
+        reply = lighthouse_token.answer(body, authorization, client, self.tokens, now, judged)
+        reply.headers.update(self._headers(self.token_window))
+        return spoil(reply, fault)
 
-    async def _store(self, data: dict[str, Any], file: dict[str, Any], token: str, stored: list[int]) -> Reply:
-        uploads = self.uploads
-        if token and token in uploads.by_key:
-            stored.append(uploads.by_key[token])
-            return _received(uploads.by_key[token])
-        identity = (int(data["claimId"]), data["docType"], file["sha256"], data["fileName"])
-        before = uploads.same.get(identity)
-        if before is not None and self.options.duplicates == "refuse":
-            return errors(400, "Bad Request", "Duplicate document: the same file was uploaded for this claim.")
-        if before is not None and self.options.duplicates == "flag":
-            stored.append(before)
-            return _received(before, duplicate=True)
-        number = uploads.add(self.receiver.clock())
-        uploads.kept[number] = Kept(identity[0], identity[1], data["fileName"], file["sha256"], file["size"])
-        first = uploads.same.setdefault(identity, number)
-        if first != number:
-            uploads.kept[first].times += 1
-        if token:
-            uploads.by_key[token] = number
-        stored.append(number)
-        return _received(number)
-
-    def _lost(self, stored: list[int]) -> None:
-        for number in stored:
-            self.uploads.kept[number].lost += 1
-
-    # --- status -----------------------------------------------------------------------------------------------
-
-    async def _bulk(self, body: bytes, internal: bool) -> Reply:
+    async def prepare_upload(self, request: web.BaseRequest) -> Call | Reply:
+        """Read an upload to its end; one that cannot be read is refused at once."""
         try:
-            ids = json.loads(body)["data"]["requestIds"]
-            numbers = [int(one) for one in ids]
-        except (ValueError, TypeError, KeyError):
-            return errors(400, "Bad Request", "requestIds must be a list of numbers.")
-        if not numbers or len(numbers) > self.options.ids_limit:
-            return errors(400, "Bad Request", f"requestIds must have 1 to {self.options.ids_limit} entries.")
-        uploads, now = self.uploads, self.receiver.clock()
-        known = [number for number in numbers if uploads.knows(number) and not self._hides(number)]
-        if not known:
+            data, file = await uploads.read(request, self.options.size_limit)
+        except uploads.Malformed as error:
+            return self._limited(bad(str(error)))
+        except uploads.TooLarge:
+            return self._limited(too_large())
+        if file.size > self.options.plain_limit and uploads.kind_of(data.get("fileName")) != "pdf":
+            return self._limited(too_large())
+        key = request.headers.get("Idempotency-Key", "") if self.options.idempotency else ""
+        place = f"{data.get('claimId')}:{data.get('docType')}:{data.get('fileName')}"
+        return Call("upload", place, self._met(partial(self._upload, data, file, key)))
+
+    async def prepare_validate(self, request: web.BaseRequest) -> Call | Reply:
+        """Whether a claimant may upload for a claim."""
+        data = await self._json(request)
+        if isinstance(data, Reply):
+            return data
+        return Call("validate", str(data.get("claimId")), self._met(partial(self._validate, data)))
+
+    async def prepare_bulk(self, request: web.BaseRequest) -> Call | Reply:
+        """The status of many uploads."""
+        data = await self._json(request)
+        if isinstance(data, Reply):
+            return data
+        ids = _ids(data.get("requestIds"), self.options.ids_limit)
+        if isinstance(ids, str):
+            return self._limited(bad(ids))
+        return Call("status", f"{ids[0]}+{len(ids)}", self._met(partial(self._bulk, ids, _internal(request))))
+
+    async def prepare_single(self, request: web.BaseRequest) -> Call | Reply:
+        """The status of one upload."""
+        found = STATUS_PATH.fullmatch(request.rel_url.raw_path[len(PREFIX) :])
+        request_id = uploads.whole(found[1]) if found else None
+        if request_id is None:
+            return self._limited(bad("requestId must be a whole number."))
+        return Call("status", str(request_id), self._met(partial(self._single, request_id, _internal(request))))
+
+    async def _json(self, request: web.BaseRequest) -> Mapping[str, Any] | Reply:
+        if (request.content_length or 0) > JSON_LIMIT:
+            return self._limited(too_large())
+        try:
+            value = json.loads(await request.read())
+        except (ValueError, RecursionError):
+            return self._limited(bad("The body is no JSON."))
+        data = value.get("data") if isinstance(value, dict) else None
+        return data if isinstance(data, dict) else self._limited(bad("data must not be null."))
+
+    def _met(self, answer: Callable[[str | None], Awaitable[Reply]]) -> Callable[[str | None], Awaitable[Reply]]:
+        """The answer as it goes out: an ended token comes before it, other faults spoil it, the limit's headers go with it."""
+
+        async def met(fault: str | None) -> Reply:
+            if fault == "expired_token":
+                return self._limited(no_token())
+            return self._limited(spoil(await answer(fault), fault))
+
+        return met
+
+    async def _upload(self, data: Mapping[str, Any], file: File, key: str, fault: str | None) -> Reply:
+        wrong = uploads.faults_of(data, file)
+        if wrong or fault == "disconnect":
+            return bad(*wrong)
+        try:
+            accepted = self.uploads.accept(uploads.upload_of(data, file), self.side.clock(), key)
+        except uploads.Duplicate:
+            return bad(uploads.DUPLICATE)
+        except uploads.OtherContent:
+            return errors(422, "Unprocessable Entity", "This Idempotency-Key came with another document before.")
+        return self._receipt(accepted)
+
+    def _receipt(self, accepted: Accepted) -> Reply:
+        told = {
+            "success": True,
+            "requestId": accepted.request_id,
+            **({"duplicate": True} if accepted.duplicate else {}),
+        }
+        reply = Reply(200, encode({"data": told}))
+        reply.sent = partial(self.uploads.told.update, (accepted.request_id,))
+        return reply
+
+    async def _validate(self, data: Mapping[str, Any], fault: str | None) -> Reply:
+        checks = (uploads.doc_type, uploads.claim_id, uploads.one_identifier)
+        wrong = [told for check in checks if (told := check(data))]
+        if wrong:
+            return bad(*wrong)
+        if self.side.faults.marks("unknown_claimant", str(data["claimId"])):
+            return Reply(200, encode({"data": {"valid": False, "error": {"message": "No claimant fits this claim."}}}))
+        until = int((self.side.clock() + TOKEN_LASTS) * 1000)
+        granted = {"validationToken": secrets.token_hex(16), "validUntil": until}
+        return Reply(200, encode({"data": {"valid": True, "success": granted}}))
+
+    async def _bulk(self, ids: list[int], internal: bool, fault: str | None) -> Reply:
+        now_ms, tell, missed = int(self.side.clock() * 1000), self.uploads.workflow.tell, self._missed(ids)
+        told = [None if one in missed else tell(one, now_ms, internal, fault) for one in ids]
+        found = [piece for piece in told if piece is not None]
+        if not found:
             return errors(404, "Not Found", NOT_FOUND)
-        entries = b",".join([uploads.status(number, now, internal=internal) for number in known])
-        missing = sorted(set(numbers) - set(known))
-        rest = b"" if self.receiver.faults.on("omit_not_found") else b',"requestIdsNotFound":' + encode(missing)
-        return Reply(200, b'{"data":{"statuses":[' + entries + b"]" + rest + b"}}")
+        self.side.record.notes["statuses"] += len(found)
+        body = b'{"data":{"statuses":[' + b",".join(found) + b"]"
+        if fault != "omit_not_found":
+            lacking = [one for one, piece in zip(ids, told, strict=True) if piece is None]
+            body += b',"requestIdsNotFound":' + encode(lacking)
+        return Reply(200, body + b"}}")
 
-    def _hides(self, number: int) -> bool:
-        """The fault `not_found_once`: an id that exists is not known, the first time."""
-        key = str(number)
-        if not self.receiver.faults.on("not_found_once") or key in self.hidden:
-            return False
-        if self.receiver.faults.draw("not_found_once", key) >= self.receiver.faults.rates["not_found_once"][0]:
-            return False
-        self.hidden.add(key)
-        self.receiver.struck["not_found_once"] += 1
-        return True
+    async def _single(self, request_id: int, internal: bool, fault: str | None) -> Reply:
+        now_ms, missed = int(self.side.clock() * 1000), self._missed([request_id])
+        piece = None if missed else self.uploads.workflow.tell(request_id, now_ms, internal, fault)
+        if piece is None:
+            return errors(404, "Not Found", NOT_FOUND)
+        self.side.record.notes["statuses"] += 1
+        return Reply(200, b'{"data":' + piece + b"}")
 
-    def preload(self, body: dict[str, Any]) -> dict[str, object]:
-        count = int(body["count"])
-        return {"first": self.uploads.preload(count, self.receiver.clock()), "count": count}
-
-
-async def _parts(request: web.BaseRequest) -> tuple[Any, dict[str, Any]] | None:
-    """The parameters and, of the file, what is to be known; its content is hashed and dropped."""
-    parameters, file = None, {"name": "", "size": 0, "sha256": "", "ascii": True}
-    try:
-        reader: Any = await request.multipart()
-        async for part in reader:
-            if part.name == "parameters":
-                parameters = json.loads(await part.read())
-            elif part.name == "file":
-                file = await _read_file(part)
-    except (ValueError, AssertionError, RuntimeError):
-        return None
-    return parameters, file
+    def _missed(self, ids: list[int]) -> set[int]:
+        """Those on which the fault `not_found_once` lies and that were never missed before; they are from now on."""
+        marks = self.side.faults.marks
+        if not self.side.faults.on("not_found_once"):
+            return set()
+        missed = {one for one in ids if one not in self.missed and marks("not_found_once", str(one))}
+        self.missed |= missed
+        return missed
 
 
-async def _read_file(part: Any) -> dict[str, Any]:
-    digest, size, ascii_only = hashlib.sha256(), 0, True
-    while chunk := await part.read_chunk(256 * 1024):
-        digest.update(chunk)
-        size += len(chunk)
-        ascii_only = ascii_only and chunk.isascii()
-    return {"name": part.filename or "", "size": size, "sha256": digest.hexdigest(), "ascii": ascii_only}
+@dataclass(frozen=True, slots=True)
+class Route:
+    """A call: the scope its token needs, and how it is prepared."""
+
+    scope: str
+    prepare: Callable[[Lighthouse, web.BaseRequest], Awaitable[Call | Reply]]
 
 
-def _wrong(data: Any, file: dict[str, Any]) -> str:
-    """What is wrong with an upload; "" where nothing is."""
-    if not isinstance(data, dict):
-        return "parameters.data is required."
-    for name in ("systemName", "docType", "claimId", "fileName"):
-        if data.get(name) in (None, ""):
-            return f"{name} is required."
-    if ("fileNumber" in data) == ("participantId" in data):
-        return "Exactly one identifier, fileNumber or participantId, must be set."
-    if not isinstance(data["claimId"], int) or data["claimId"] < 1:
-        return "claimId must be a positive number."
-    name = str(data["fileName"])
-    ending = name.rpartition(".")[2].lower()
-    if len(name) > 256 or "." not in name or ending not in TYPES:
-        return "fileName must have at most 256 characters and a known type."
-    if not file["size"]:
-        return "The file is empty."
-    return "Text files must be ASCII." if ending == "txt" and not file["ascii"] else ""
-
-
-def _received(number: int, *, duplicate: bool = False) -> Reply:
-    return Reply(
-        200, encode({"data": {"success": True, "requestId": number, **({"duplicate": True} if duplicate else {})}})
-    )
-
-
-def errors(status: int, title: str, detail: str) -> Reply:
-    error = {"detail": detail, "status": status, "title": title, "instance": str(uuid.uuid4()), "diagnostics": "x" * 40}
-    return Reply(status, encode({"errors": [error]}))
-
-
-def _message(status: int, message: str, headers: dict[str, str] | None = None) -> Reply:
-    return Reply(status, encode({"message": message}), headers or {})
-
-
-BEFORE: Before = {
-    "error500": lambda side, call: errors(500, "Internal Server Error", "Something went wrong."),
-    "error500_verify": lambda side, call: Reply(500, encode({"status": 500, "error": "Failed to verify payload."})),
-    "error502": lambda side, call: errors(502, "Bad Gateway", "The upstream did not answer."),
-    "error504_unstored": lambda side, call: _message(504, "The server took too long to respond"),
-    "html500": lambda side, call: Reply(500, HTML, content_type="text/html"),
-    "throttle": lambda side, call: _message(429, "API rate limit exceeded", {"Retry-After": "1"}),
-    "expired_token": lambda side, call: errors(401, "Unauthorized", "The token has expired."),
+ROUTES = {
+    ("POST", "/documents"): Route("documents.write", Lighthouse.prepare_upload),
+    ("POST", "/documents/validate/claimant"): Route("documents.read", Lighthouse.prepare_validate),
+    ("POST", "/uploads/status"): Route("documents.read", Lighthouse.prepare_bulk),
 }
+SINGLE = Route("documents.read", Lighthouse.prepare_single)
 
 
-async def _too_long(receiver: Receiver, request: web.BaseRequest, reply: Reply) -> web.StreamResponse:
-    """The gateway's 504, although the upload was stored."""
-    return plain(_message(504, "The server took too long to respond"))
+def _route(method: str, path: str) -> Route | None:
+    if not path.startswith(PREFIX):
+        return None
+    rest = path[len(PREFIX) :]
+    if method == "GET" and STATUS_PATH.fullmatch(rest):
+        return SINGLE
+    return ROUTES.get((method, rest))
 
 
-UPLOAD_AFTER: dict[str, Sending] = {**AFTER, "error504": _too_long}
+def _ids(given: object, most: int) -> list[int] | str:
+    """The request ids asked for, each once, whether sent as numbers or as text; or what is wrong with them."""
+    if not isinstance(given, list) or not given:
+        return "requestIds must not be empty."
+    if len(given) > most:
+        return f"requestIds must not have more than {most} entries."
+    ids = [uploads.whole(one) for one in given]
+    whole = [one for one in ids if one is not None]
+    return list(dict.fromkeys(whole)) if len(whole) == len(ids) else "requestIds must be whole numbers and not null."
 
 
-def _ways(given: Options) -> Ways:
-    names = (
-        "step",
-        "fail_evidence",
-        "fail_gateway",
-        "stall",
-        "revoke",
-        "revoke_failed",
-        "revoke_after",
-        "unknown_step",
-        "unknown_status",
-        "seed",
-    )
-    return Ways(**{name: getattr(given, name) for name in names})
+def _internal(request: web.BaseRequest) -> bool:
+    return request.rel_url.query.get("includeInternalOnlyStepStatuses", "").lower() == "true"
+
+
+def spoil(reply: Reply, fault: str | None) -> Reply:
+    """What a fault makes of an answer that was worked out, and so stored where it stores."""
+    return too_long() if fault == "error504" else spoil_body(reply, fault)
+
+
+def _controls(lighthouse: Lighthouse) -> Controls:
+    side, kept = lighthouse.side, lighthouse.uploads
+
+    def record(_: Side, body: dict[str, Any]) -> dict[str, object]:
+        return {**side.record.traffic(), "uploads": kept.summary(), "tokens": lighthouse.tokens.given}
+
+    def preload(_: Side, body: dict[str, Any]) -> dict[str, object]:
+        count = int(body["count"])
+        return {"first": kept.preload(count, side.clock()), "count": count}
+
+    def set_policy(_: Side, body: dict[str, Any]) -> dict[str, object]:
+        kept.set_policy(str(body["policy"]))
+        return {"policy": kept.policy}
+
+    def condemn(_: Side, body: dict[str, Any]) -> dict[str, object]:
+        kept.workflow.condemn(int(body["requestId"]), str(body["fate"]))
+        return {"requestId": int(body["requestId"]), "fate": str(body["fate"])}
+
+    def key(_: Side, body: dict[str, Any]) -> dict[str, object]:
+        audience = lighthouse.client.audience or side.url + TOKEN_PATH
+        return {
+            "client_id": lighthouse.client.name,
+            "audience": audience,
+            "private_key": lighthouse.private_key.decode(),
+        }
+
+    return {
+        ("GET", "/_sim/record"): record,
+        ("GET", "/_sim/uploads"): lambda _, body: kept.lines(side.clock()),
+        ("GET", "/_sim/statuses"): lambda _, body: dict(kept.workflow.statuses(int(side.clock() * 1000))),
+        ("GET", "/_sim/key"): key,
+        ("POST", "/_sim/clock"): forward,
+        ("POST", "/_sim/faults"): set_faults,
+        ("POST", "/_sim/preload"): preload,
+        ("POST", "/_sim/duplicates"): set_policy,
+        ("POST", "/_sim/fate"): condemn,
+        ("POST", "/_sim/expire"): lambda _, body: {"expired": lighthouse.tokens.expire()},
+    }
+
+
+def _client(given: Options) -> tuple[Client, bytes]:
+    """The client that is known, and its private key where it was made here."""
+    if given.public_key:
+        key = lighthouse_token.read_public_key(given.public_key)
+        return Client(given.client_id, given.audience, key, given.client_secret), b""
+    key, pem = lighthouse_token.make_private_key()
+    if given.private_key_out:
+        lighthouse_token.write_private_key(given.private_key_out, pem)
+    return Client(given.client_id, given.audience, key, given.client_secret), pem
 
 
 @asynccontextmanager
-async def serve(given: Options | None = None) -> AsyncIterator[Receiver]:
-    """Serve until the block ends; uploads show at /_sim/uploads."""
+async def serve(given: Options | None = None) -> AsyncIterator[Lighthouse]:
+    """Serve until the block ends; yields the simulator with .url, .side, .uploads, .tokens and .private_key (PEM)."""
     given = given or Options()
-    receiver = Receiver.of(given, KNOWN, ENDPOINTS)
-    key = public_key_of(given.public_key, given.private_key_out)
-    tokens = Tokens(receiver.clock, given.client_id, given.client_secret, given.audience, given.token_life, key)
-    service = Service(receiver, given, Uploads(_ways(given)), tokens)
-    controls = {
-        ("GET", "/_sim/record"): lambda body: {
-            **receiver.summary(),
-            **service.uploads.summary(),
-            "tokens": tokens.given,
-        },
-        ("GET", "/_sim/uploads"): lambda body: service.uploads.lines(receiver.clock()),
-        ("POST", "/_sim/preload"): service.preload,
-    }
-    async with receiving(receiver, service.classify, BEFORE, UPLOAD_AFTER, controls) as side:  # type: ignore[arg-type]
-        yield side
+    if given.assertion_clock not in ("real", "simulated"):
+        raise ValueError(f"--assertion-clock {given.assertion_clock!r} is not known. Known: real, simulated.")
+    side = Side.without_rows(given, KNOWN, ENDPOINTS, LASTING)
+    client, pem = _client(given)
+    workflow = Workflow(given.seed, given.step, given.revoke_after)
+    kept = Uploads(workflow, lambda: {name: rate for name, (rate, _) in side.faults.rates.items()}, given.duplicates)
+    windows = Window.of(given.limit), Window.of(given.token_limit)
+    lighthouse = Lighthouse(side, given, client, pem, Tokens(given.token_life), kept, *windows)
+    async with listening(side, lighthouse.classify, REFUSALS, _controls(lighthouse)):
+        yield lighthouse
 
 
 def main(arguments: list[str] | None = None) -> int:
     """The command line."""
-    given = options.from_arguments(Options, arguments, "An upload service that confirms later, with faults.")
+    given = options.from_arguments(Options, arguments, "Lighthouse Benefits Documents, with faults.")
     return run(lambda: serve(given))
 
 

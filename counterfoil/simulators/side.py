@@ -33,6 +33,19 @@ class Side:
     def of(cls, options: Common, rows: Iterable[Row], shape: Shape, known: Iterable[str]) -> "Side":
         """A side with these rows and the options' faults. ValueError on an unknown fault or a row without its key."""
         faults = Faults(known, options.seed, options.max_in_a_row, options.burst_length)
+        return cls.with_faults(options, rows, shape, faults)
+
+    @classmethod
+    def without_rows(
+        cls, options: Common, known: Iterable[str], endpoints: Iterable[str], lasting: Iterable[str]
+    ) -> "Side":
+        """A side that keeps no records of this kind, with endpoints and lasting faults of its own. ValueError on an unknown fault."""
+        faults = Faults(known, options.seed, options.max_in_a_row, options.burst_length, endpoints, lasting)
+        return cls.with_faults(options, (), Shape("key", "changed"), faults)
+
+    @classmethod
+    def with_faults(cls, options: Common, rows: Iterable[Row], shape: Shape, faults: Faults) -> "Side":
+        """A side with these rows, on which the options' faults are set."""
         faults.set(parse_faults(options.faults))
         clock = _clock(options.now)
         store = Store(shape)

@@ -98,16 +98,18 @@ def _signature(request: Signed, parts: re.Match[str], known: Credentials) -> Ref
     signed = parts["signed"].split(";")
     if "host" not in signed or any(name not in request.headers for name in signed):
         return Refusal("InvalidSignatureException", WRONG_SIGNATURE)
-    scope = f"{parts['day']}/{known.region}/{known.service}/aws4_request"
-    canonical = hashlib.sha256(_canonical(request, signed).encode()).hexdigest()
-    text = f"{ALGORITHM}\n{request.headers['x-amz-date']}\n{scope}\n{canonical}"
-    key = _key(known, parts["day"])
-    right = hmac.new(key, text.encode(), hashlib.sha256).hexdigest()
-    return (
-        None
-        if hmac.compare_digest(right, parts["signature"])
-        else Refusal("InvalidSignatureException", WRONG_SIGNATURE)
-    )
+    canonical = _canonical(request, signed).encode("utf-8", "surrogateescape")
+    right = signature(known, parts["day"], request.headers["x-amz-date"], canonical)
+    if hmac.compare_digest(right, parts["signature"]):
+        return None
+    return Refusal("InvalidSignatureException", WRONG_SIGNATURE)
+
+
+def signature(known: Credentials, day: str, stamp: str, canonical: bytes) -> str:
+    """The right signature of a canonical request, made at `stamp` (20261120T080000Z) of `day` (20261120)."""
+    scope = f"{day}/{known.region}/{known.service}/aws4_request"
+    text = f"{ALGORITHM}\n{stamp}\n{scope}\n{hashlib.sha256(canonical).hexdigest()}"
+    return hmac.new(_key(known, day), text.encode("utf-8", "surrogateescape"), hashlib.sha256).hexdigest()
 
 
 def _canonical(request: Signed, signed: list[str]) -> str:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from counterfoil import __version__
+from counterfoil.cli.admin import SIMULATORS
 from counterfoil.cli.main import COMMANDS, build
 from tests.cli.conftest import Cli
 
@@ -109,10 +110,12 @@ def test_the_bash_completion_is_bash(cli: Cli, tmp_path: Path) -> None:
     assert subprocess.run(["bash", "-n", str(tmp_path / "c.sh")], check=False).returncode == 0
 
 
-def test_a_simulators_own_help(cli: Cli) -> None:
-    said = cli("simulate", "customer-api", "--help")
+@pytest.mark.parametrize("name", SIMULATORS)
+def test_a_simulators_own_help(name: str, cli: Cli) -> None:
+    said = cli("simulate", name, "--help")
     assert said.code == 0
     assert "--fault" in said.out
+    assert f"  {name}  " in cli("simulate", "--help").out
 
 
 def test_the_table_and_the_application_agree() -> None:

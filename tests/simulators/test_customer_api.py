@@ -404,3 +404,12 @@ async def test_its_own_customers_are_the_same_each_time_and_some_are_bad() -> No
     ]
     assert min(bands) > 20
     assert all(rows[number - 1].items() >= bad.items() for number, bad in samples.BAD_CUSTOMERS.items())
+
+
+async def test_the_clock_can_be_moved(rest: Any) -> None:
+    async with rest(limit=(1, 3600.0)) as api:
+        assert [(await api.get()).status for _ in range(2)] == [200, 429]
+        before = api.sim.clock()
+        told = await api.control("/clock", forward=3600)
+        assert 3600 <= told.json["now"] - before < 3700
+        assert (await api.get()).status == 200

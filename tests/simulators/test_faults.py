@@ -68,6 +68,15 @@ def test_a_wrong_fault_is_refused_in_words_and_changes_nothing(changes: dict[str
     assert faults.rates == {"throttle": (0.5, "")}
 
 
+def test_endpoints_and_lasting_faults_of_a_simulators_own() -> None:
+    faults = Faults(("fails", "slow"), endpoints=("upload",), lasting=("fails",))
+    faults.set({"fails": 1, "slow": "1@upload"})
+    assert [faults.strike("upload", "k"), faults.strike("status", "k")] == ["slow", None]
+    assert faults.marks("fails", "k")
+    with pytest.raises(ValueError, match="Known: upload"):
+        faults.set({"slow": "1@list"})
+
+
 def test_rate_nought_takes_a_fault_away() -> None:
     faults = _faults(throttle=1)
     faults.set({"throttle": 0})
