@@ -14,6 +14,8 @@ PASSING = (
     "latency", "html", "invalid_json", "error_body", "empty",
 )  # fmt: skip
 LAMBDA_PASSING = ("function_error", "task_timeout", "status500", "empty_body")
+CASE_PASSING = ("lost_reply", "slow_store", "late_store")
+GATEWAY_PASSING = ("lost_reply", "timeout_504", "timeout_504_unstored", "error500_html", "quota", "forbidden")
 MARKS = (
     "duplicates",
     "vanish",
@@ -23,9 +25,11 @@ MARKS = (
     "score_out_of_range",
     "huge_record",
 )
+CASE_MARKS = ("unknown_case",)
 PAGING = ("endless_list",)
+LASTING = frozenset((*MARKS, *CASE_MARKS, *PAGING))
 SPELLS = {"burst": ("error500", "error503"), "expired_token": ("expired_token",)}
-ENDPOINTS = ("list", "detail", "write")
+ENDPOINTS = ("list", "detail", "write", "report", "supporting", "checklist", "store", "find")
 
 
 def parse_faults(texts: Iterable[str]) -> dict[str, str]:
@@ -92,7 +96,7 @@ class Faults:
         if self._spell:
             return self._spell.pop()
         for name, (rate, where) in self.rates.items():
-            if name in MARKS or name in PAGING or (where and where != endpoint):
+            if name in LASTING or (where and where != endpoint):
                 continue
             if self.draw(name, place, self._seen[place]) < rate:
                 return self._begin_spell(name)

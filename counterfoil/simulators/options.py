@@ -6,13 +6,26 @@ A simulator adds settings by subclassing `Common`; it never reads a flag by itse
 
 import argparse
 import re
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, fields
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import Field, dataclass, field, fields
 from datetime import UTC, datetime
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 O = TypeVar("O", bound="Common")  # noqa: E741
 
+RECORDS = frozenset(
+    (
+        "data",
+        "key",
+        "records",
+        "changed_over",
+        "change_field",
+        "required_field",
+        "typed_field",
+        "score_field",
+        "huge_bytes",
+    )
+)
 _UNITS = {"ms": 0.001, "s": 1.0, "min": 60.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
@@ -54,7 +67,9 @@ def limit(text: str) -> tuple[int, float]:
 
 @dataclass(frozen=True, kw_only=True)
 class Common:
-    """Settings that every simulator has. Durations are seconds."""
+    """Settings that every simulator has; `without` are those that mean nothing to one. Durations are seconds."""
+
+    without: ClassVar[frozenset[str]] = frozenset()
 
     host: str = option("127.0.0.1", "address to listen on")
     port: int = option(0, "port to listen on; 0 takes a free one", int)
@@ -62,7 +77,7 @@ class Common:
     key: str = option("", "column of the data that names a record")
     records: int = option(0, "how many records of its own data; 0 for the small set the tests know", int)
     seed: int = option(0, "seed of every draw; the same seed and the same requests give the same faults", int)
-    faults: tuple[str, ...] = option((), "NAME, NAME=RATE or NAME=RATE@list|detail|write; may be repeated", str, True)
+    faults: tuple[str, ...] = option((), "NAME, NAME=RATE or NAME=RATE@ENDPOINT; may be repeated", str, True)
     max_in_a_row: int = option(2, "most passing faults on one key in a row; 0 for no limit", int)
     burst_length: int = option(10, "requests hit by one burst, and by one spell of expired_token", int)
     latency: tuple[float, float] = option((0.0, 0.0), "every answer takes this long, for example 50-150ms", span)
@@ -86,7 +101,7 @@ def from_arguments(kind: type[O], arguments: Sequence[str] | None, about: str) -
     parser = argparse.ArgumentParser(
         prog="counterfoil simulate NAME", usage="%(prog)s [OPTIONS]", description=about, allow_abbrev=False
     )
-    for setting in fields(kind):
+    for setting in flagged(kind):
         _add_flag(parser, setting.name, setting.default, setting.metadata)
     given: dict[str, Any] = {
         name: tuple(value) if isinstance(value, list) else value
@@ -94,6 +109,11 @@ def from_arguments(kind: type[O], arguments: Sequence[str] | None, about: str) -
         if value is not None
     }
     return kind(**given)
+
+
+def flagged(kind: type[Common]) -> Iterator[Field[Any]]:
+    """The settings of a simulator that have a flag."""
+    return (setting for setting in fields(kind) if setting.name not in kind.without)
 
 
 def _add_flag(parser: argparse.ArgumentParser, name: str, default: Any, about: Any) -> None:
@@ -112,5 +132,5 @@ def _told(default: Any) -> str:
 
 
 def flag_name(name: str) -> str:
-    """The flag of a setting: `max_in_a_row` is --max-in-a-row; `faults` is --fault, once for each."""
-    return "--fault" if name == "faults" else "--" + name.replace("_", "-")
+    """The flag of a setting: `max_in_a_row` is --max-in-a-row; `faults` is --fault and `case_faults` --case-fault, once for each."""
+    return "--" + (name[:-1] if name.endswith("faults") else name).replace("_", "-")

@@ -53,6 +53,7 @@ class Record:
     answers: Counter[str] = field(default_factory=Counter)
     faults: Counter[str] = field(default_factory=Counter)
     notes: Counter[str] = field(default_factory=Counter)
+    outcomes: Counter[str] = field(default_factory=Counter)
     writes: dict[str, list[str]] = field(default_factory=dict)
     written: dict[str, object] = field(default_factory=dict)
     in_flight: Counter[str] = field(default_factory=Counter)
@@ -82,21 +83,28 @@ class Record:
         self.writes.setdefault(key, []).append(sha256(body).hexdigest())
         self.written[key] = value
 
-    def summary(self) -> dict[str, object]:
-        """Totals as JSON types: requests and answers by endpoint, faults by name, peaks, records and times served."""
+    def traffic(self) -> dict[str, object]:
+        """Totals that know of no records: requests and answers by endpoint, faults by name, answers by fault, peaks."""
         return {
             "requests": dict(self.requests),
             "answers": dict(self.answers),
             "faults": dict(self.faults),
             "notes": dict(self.notes),
+            "outcomes": dict(self.outcomes),
             "max_in_flight": dict(self.max_in_flight),
+            "bytes_sent": self.bytes_sent,
+        }
+
+    def summary(self) -> dict[str, object]:
+        """Totals as JSON types: the traffic, records and times served."""
+        return {
+            **self.traffic(),
             "listed_rows": _seen(self.listed.times),
             "listed_times": sum(self.listed.times),
             "served_rows": _seen(self.served.times),
             "served_times": sum(self.served.times),
             "written_keys": len(self.writes),
             "written_times": sum(map(len, self.writes.values())),
-            "bytes_sent": self.bytes_sent,
         }
 
 

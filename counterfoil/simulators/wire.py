@@ -51,17 +51,20 @@ class Call:
     answer: Callable[[str | None], Awaitable[Reply]]
 
 
+Handle = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 Classify = Callable[[web.BaseRequest], Awaitable[Call | Reply]]
+Control = Callable[[Side, dict[str, Any]], "dict[str, object] | Iterator[bytes]"]
+Controls = Mapping[tuple[str, str], Control]
 Refusals = Mapping[str, Callable[[Side], Reply]]
 
 
 def spoil_body(reply: Reply, fault: str | None) -> Reply:
-    """The reply with its payload spoilt, still 200 and well-formed HTTP; the same reply for any other fault."""
+    """The reply with its payload spoilt, its HTTP still well-formed; the same reply for any other fault."""
     spoilt = {
         "html": lambda: Reply(200, HTML, content_type="text/html"),
-        "invalid_json": lambda: Reply(200, reply.body[: max(1, len(reply.body) // 2)], reply.headers),
+        "invalid_json": lambda: Reply(reply.status, reply.body[: max(1, len(reply.body) // 2)], reply.headers),
         "error_body": lambda: Reply(200, encode({"error": {"code": "internal", "message": "Something went wrong."}})),
-        "empty": lambda: Reply(200, b"", reply.headers),
+        "empty": lambda: Reply(reply.status, b"", reply.headers),
     }
     return spoilt[fault]() if fault in spoilt else reply
 
@@ -75,14 +78,12 @@ def retry_after(side: Side) -> str:
     return str(max(1, round(wait)))
 
 
-def handler(
-    side: Side, classify: Classify, refusals: Refusals
-) -> Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]:
-    """The whole way of a request, for aiohttp's low-level server."""
+def handler(side: Side, classify: Classify, refusals: Refusals, controls: Controls | None = None) -> Handle:
+    """The whole way of a request, for aiohttp's low-level server. `controls` are the acts under /_sim/, else those of records."""
 
     async def handle(request: web.BaseRequest) -> web.StreamResponse:
         if request.rel_url.raw_path.startswith("/_sim/"):
-            return await _control(side, request)
+            return await _control(side, request, CONTROLS if controls is None else controls)
         call = await classify(request)
         if isinstance(call, Reply):
             side.record.answers[f"{call.status}"] += 1
@@ -94,6 +95,14 @@ def handler(
 
 
 async def _meet(side: Side, request: web.BaseRequest, call: Call, refusals: Refusals) -> web.StreamResponse:
+    fault, reply = await met(side, call, refusals)
+    if fault in SENDINGS:
+        return await SENDINGS[fault](side, request, reply)
+    return _whole(side, reply)
+
+
+async def met(side: Side, call: Call, refusals: Refusals) -> tuple[str | None, Reply]:
+    """The fault that a call meets, and its answer, not yet sent."""
     fault = side.faults.strike(call.endpoint, call.key)
     if fault:
         side.record.faults[fault] += 1
@@ -101,9 +110,8 @@ async def _meet(side: Side, request: web.BaseRequest, call: Call, refusals: Refu
     refuse = refusals.get(fault) if fault else None
     reply = refuse(side) if refuse else await call.answer(fault)
     side.record.answers[f"{call.endpoint}:{reply.status}"] += 1
-    if fault in SENDINGS:
-        return await SENDINGS[fault](side, request, reply)
-    return _whole(side, reply)
+    side.record.outcomes[f"{fault or 'none'}:{reply.status}"] += 1
+    return fault, reply
 
 
 async def _wait(side: Side, call: Call, fault: str | None) -> None:
@@ -162,13 +170,19 @@ async def _drip(side: Side, request: web.BaseRequest, reply: Reply) -> web.Strea
 
 
 Sending = Callable[[Side, web.BaseRequest, Reply], Awaitable[web.StreamResponse]]
-SENDINGS: dict[str | None, Sending] = {"timeout": _hang, "disconnect": _drop, "truncated": _cut, "slow_body": _drip}
+SENDINGS: dict[str | None, Sending] = {
+    "timeout": _hang,
+    "disconnect": _drop,
+    "lost_reply": _drop,
+    "truncated": _cut,
+    "slow_body": _drip,
+}
 
 
-async def _control(side: Side, request: web.BaseRequest) -> web.StreamResponse:
-    act = CONTROLS.get((request.method, unquote(request.rel_url.raw_path)))
+async def _control(side: Side, request: web.BaseRequest, controls: Controls) -> web.StreamResponse:
+    act = controls.get((request.method, unquote(request.rel_url.raw_path)))
     if act is None:
-        known = ", ".join(f"{method} {path}" for method, path in CONTROLS)
+        known = ", ".join(f"{method} {path}" for method, path in controls)
         return web.json_response({"error": f"No such control. Known: {known}."}, status=404)
     try:
         body = json.loads(await request.read() or b"{}")
@@ -180,7 +194,8 @@ async def _control(side: Side, request: web.BaseRequest) -> web.StreamResponse:
     return web.Response(body=b"".join(answer), content_type="application/x-ndjson")
 
 
-def _set_faults(side: Side, body: dict[str, Any]) -> dict[str, object]:
+def set_faults(side: Side, body: dict[str, Any]) -> dict[str, object]:
+    """POST /_sim/faults: change rates, and say which are in force."""
     side.set_faults(body)
     return {"faults": {name: rate for name, (rate, _) in side.faults.rates.items()}}
 
@@ -199,30 +214,29 @@ def _summary(side: Side, body: dict[str, Any]) -> dict[str, object]:
     return {"rows": len(side.store), "keys": living, **side.record.summary()}
 
 
-Control = Callable[[Side, dict[str, Any]], "dict[str, object] | Iterator[bytes]"]
-CONTROLS: dict[tuple[str, str], Control] = {
+CONTROLS: Controls = {
     ("GET", "/_sim/record"): _summary,
     ("GET", "/_sim/record/served"): lambda side, body: side.served_lines(),
     ("GET", "/_sim/record/written"): lambda side, body: side.written_lines(),
     ("GET", "/_sim/records"): lambda side, body: side.record_lines(),
-    ("POST", "/_sim/faults"): _set_faults,
+    ("POST", "/_sim/faults"): set_faults,
     ("POST", "/_sim/change"): _change,
     ("POST", "/_sim/delete"): _delete,
 }
 
 
 @asynccontextmanager
-async def listening(side: Side, classify: Classify, refusals: Refusals) -> AsyncIterator[Side]:
+async def listening(
+    side: Side, classify: Classify, refusals: Refusals, controls: Controls | None = None
+) -> AsyncIterator[Side]:
     """The side, answering on its address until the block ends; then no request is left hanging."""
-    async with serving(handler(side, classify, refusals), side.options.host, side.options.port) as port:
+    async with serving(handler(side, classify, refusals, controls), side.options.host, side.options.port) as port:
         side.url = f"http://{side.options.host}:{port}"
         yield side
 
 
 @asynccontextmanager
-async def serving(
-    handle: Callable[[web.BaseRequest], Awaitable[web.StreamResponse]], host: str, port: int
-) -> AsyncIterator[int]:
+async def serving(handle: Handle, host: str, port: int) -> AsyncIterator[int]:
     """A low-level HTTP server around `handle`; yields the port it listens on."""
     loop = asyncio.get_running_loop()
 
@@ -271,11 +285,16 @@ __all__ = [
     "BODY_LIMIT",
     "Call",
     "Common",
+    "Controls",
+    "Handle",
     "Refusals",
     "Reply",
+    "handler",
     "listening",
+    "met",
     "retry_after",
     "run",
     "serving",
+    "set_faults",
     "spoil_body",
 ]
