@@ -70,6 +70,11 @@ async def _register(common: Common) -> list[str]:
 SIMULATORS = {
     "occ-lambda": ("occ_lambda", "AWS Lambda's Invoke API with a loan system behind it"),
     "customer-api": ("customer_api", "a REST service with customers"),
+    "deputy-gateway": (
+        "deputy_gateway",
+        "a gateway that takes documents, with its function and a case system behind it",
+    ),
+    "case-system": ("case_system", "that case system alone"),
 }
 
 
@@ -81,7 +86,7 @@ def simulate(
     if name in ("--help", "-h"):
         show("Usage: counterfoil simulate NAME [OPTIONS]   (NAME --help shows its options)\n")
         for known, (_, about) in SIMULATORS.items():
-            show(f"  {known.ljust(14)}{about}")
+            show(f"  {known.ljust(16)}{about}")
         return 0
     if name not in SIMULATORS:
         raise NotFoundError(f"There is no simulator `{name}`.", f"Known: {', '.join(SIMULATORS)}.")

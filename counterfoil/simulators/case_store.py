@@ -54,6 +54,7 @@ class Document:
     uuid: str
     filename: str
     sent: Sent
+    filed_at: float
     versions: int = 1
 
     def shown(self) -> dict[str, Any]:
@@ -78,9 +79,9 @@ class CaseStore:
     _places: dict[tuple[str, str | None], list[Document]] = field(default_factory=dict)
     _same: dict[bytes, list[str]] = field(default_factory=dict)
 
-    def add(self, sent: Sent) -> Document:
-        """File it, whether or not the same was filed before."""
-        document = Document(str(uuid.uuid4()), _filename(sent.name), sent)
+    def add(self, sent: Sent, now: float) -> Document:
+        """File it at `now` (epoch seconds), whether or not the same was filed before."""
+        document = Document(str(uuid.uuid4()), _filename(sent.name), sent, now)
         self.documents[document.uuid] = document
         for place in self._of(sent):
             self._places.setdefault(place, []).append(document)

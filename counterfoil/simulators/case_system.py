@@ -5,8 +5,8 @@ POST and GET /api/public/v1/documents, PUT /api/public/v1/documents/{uuid}. What
 """
 
 import asyncio
+import os
 import sys
-import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -26,6 +26,7 @@ from counterfoil.simulators.wire import (
     Controls,
     Refusals,
     Reply,
+    forward,
     listening,
     met,
     retry_after,
@@ -36,7 +37,7 @@ from counterfoil.simulators.wire import (
 
 CONTRACT = "deputy-documents/contracts/case-system.yaml"
 KNOWN = (*faults.PASSING, *faults.CASE_PASSING, *faults.CASE_MARKS)
-SECRET = "simulator-jwt-secret-of-more-than-32-bytes"
+SECRET = "simulator-secret-of-thirty-two-bytes!"
 POLICIES = ("accept", "refuse", "flag")
 PROBLEM = "application/problem+json"
 EMPTY = {"isEmpty": "Value is required and can't be empty"}
@@ -46,14 +47,17 @@ SILENT = frozenset(("disconnect", "lost_reply", "truncated"))
 
 @dataclass(frozen=True, kw_only=True)
 class Options(options.Common):
-    """Settings of the case system."""
+    """Settings of the case system. The secret falls back to the environment's CASE_SYSTEM_SECRET."""
 
     without: ClassVar[frozenset[str]] = options.RECORDS
 
     contract: str = options.option("", "OpenAPI file it keeps to; without it the one in the examples folder")
-    jwt_secret: str = options.option(SECRET, "secret that tokens are signed with")
+    jwt_secret: str = options.option(
+        "", "secret that tokens are signed with; else CASE_SYSTEM_SECRET, else a known one"
+    )
     cases: str = options.option("", "case numbers that exist, with commas; without it all (see the fault unknown_case)")
-    duplicate_policy: str = options.option("accept", "the same document again: accept, refuse or flag")
+    duplicates: str = options.option("accept", "the same document again: accept, refuse or flag")
+    visible_after: float = options.option(0.0, "so long after it was filed a search finds a document", options.duration)
     store_takes: float = options.option(5.0, "how long slow_store and late_store take", options.duration)
 
 
@@ -68,6 +72,7 @@ class CaseSystem:
     side: Side
     options: Options
     contract: Contract
+    secret: str
     store: CaseStore = field(default_factory=CaseStore)
     released: asyncio.Event = field(default_factory=asyncio.Event)
     late: set["asyncio.Task[Reply]"] = field(default_factory=set)
@@ -76,12 +81,10 @@ class CaseSystem:
     @classmethod
     def of(cls, given: Options) -> "CaseSystem":
         """An empty case system. ValueError on a wrong setting."""
-        if given.duplicate_policy not in POLICIES:
-            raise ValueError(
-                f"--duplicate-policy {given.duplicate_policy!r} is not known. Known: {', '.join(POLICIES)}."
-            )
+        if given.duplicates not in POLICIES:
+            raise ValueError(f"--duplicates {given.duplicates!r} is not known. Known: {', '.join(POLICIES)}.")
         side = Side.of(given, (), Shape("uuid", "filed"), KNOWN)
-        return cls(side, given, contract.load(given.contract, CONTRACT))
+        return cls(side, given, contract.load(given.contract, CONTRACT), secret_of(given.jwt_secret))
 
     @property
     def url(self) -> str:
@@ -105,11 +108,11 @@ class CaseSystem:
         return self.asked(request.method, path, tuple(query.items()), body)
 
     def _refusal(self, header: str) -> str | None:
-        """What is wrong with a token. Callers sign with the real clock, whatever --now says."""
+        """What is wrong with a token."""
         scheme, _, token = header.partition(" ")
         if scheme.lower() != "bearer":
             return "A bearer token is required."
-        return tokens.refusal(token.strip(), self.options.jwt_secret, time.time())
+        return tokens.refusal(token.strip(), self.secret, self.side.clock())
 
     def asked(self, method: str, path: str, query: tuple[tuple[str, str], ...], body: object) -> Call | Reply:
         """The call of a request whose caller is known. `path` is that of the wire, `body` is decoded."""
@@ -138,7 +141,8 @@ class CaseSystem:
         return Call("store", key, partial(self._store, uuid, payload))
 
     async def _find(self, case: str, metadata: Mapping[str, str], fault: str | None) -> Reply:
-        found = [one.shown() for one in self.store.find(case, metadata)]
+        until = self.side.clock() - self.options.visible_after
+        found = [one.shown() for one in self.store.find(case, metadata) if one.filed_at <= until]
         return spoil_body(Reply(200, encode(found)), fault)
 
     async def _store(self, uuid: str | None, payload: dict[str, Any], fault: str | None) -> Reply:
@@ -193,11 +197,11 @@ class CaseSystem:
         return self.waiting
 
     def _create(self, sent: Sent) -> Reply:
-        first = None if self.options.duplicate_policy == "accept" else self.store.first(sent)
+        first = None if self.options.duplicates == "accept" else self.store.first(sent)
         if first is None:
-            return Reply(201, encode(self.store.add(sent).shown()))
-        self.side.record.notes[f"duplicate_{self.options.duplicate_policy}"] += 1
-        if self.options.duplicate_policy == "flag":
+            return Reply(201, encode(self.store.add(sent, self.side.clock()).shown()))
+        self.side.record.notes[f"duplicate_{self.options.duplicates}"] += 1
+        if self.options.duplicates == "flag":
             return Reply(201, encode({**first.shown(), "duplicate": True}))
         return problem(400, "Bad Request", "The same document was filed before", uuid=first.uuid)
 
@@ -209,6 +213,7 @@ class CaseSystem:
 
     async def ask(self, method: str, path: str, query: tuple[tuple[str, str], ...], body: object) -> tuple[int, bytes]:
         """Status and body for a caller in the same process, with all faults but without a socket. Raises SilentError."""
+        await asyncio.sleep(0)  # as a socket would, so that two callers at once run side by side
         call = self.asked(method, self.contract.base + path, query, body)
         if isinstance(call, Reply):
             self.side.record.answers[f"{call.status}"] += 1
@@ -236,6 +241,7 @@ class CaseSystem:
             ("GET", f"{under}/record"): lambda side, body: self.summary(),
             ("GET", f"{under}/documents"): lambda side, body: self.documents(),
             ("POST", f"{under}/faults"): set_faults,
+            ("POST", f"{under}/clock"): forward,
             ("POST", f"{under}/release"): lambda side, body: {"released": self.release()},
         }
 
@@ -243,6 +249,11 @@ class CaseSystem:
         """End the late stores that still wait; what they hold is never filed."""
         for task in self.late:
             task.cancel()
+
+
+def secret_of(given: str) -> str:
+    """The secret of tokens: as given, of the environment, or the known one."""
+    return given or os.environ.get("CASE_SYSTEM_SECRET") or SECRET
 
 
 def problem(

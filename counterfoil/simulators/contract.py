@@ -80,9 +80,10 @@ class Operation:
 
     def wrong_reply(self, status: int, media: str, body: Any) -> list[Wrong]:
         """What is wrong with a reply: a status or media type that is not declared, or its decoded body."""
-        schema = self.replies.get((str(status), media))
+        declared = str(status) if any(code == str(status) for code, _ in self.replies) else "default"
+        schema = self.replies.get((declared, media))
         if schema is None:
-            known = ", ".join(sorted({f"{code} {kind}" for code, kind in self.replies}))
+            known = ", ".join(sorted(f"{code} {kind}" for code, kind in self.replies))
             return [Wrong((), "responses", f"{self.name} may not answer {status} {media}. Declared: {known}")]
         return _wrong(schema, body, ())
 

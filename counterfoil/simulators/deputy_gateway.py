@@ -33,6 +33,7 @@ from counterfoil.simulators.wire import (
     Handle,
     Refusals,
     Reply,
+    forward,
     handler,
     run,
     serving,
@@ -47,7 +48,7 @@ UNSIGNED = {
     "MissingAuthenticationTokenException": "MISSING_AUTHENTICATION_TOKEN",
     "UnrecognizedClientException": "FORBIDDEN",
 }
-EMBEDDED = ("cases", "case_faults", "case_latency", "case_contract", "duplicate_policy", "store_takes")
+INSIDE = ("cases", "case_faults", "case_latency", "case_contract", "duplicates", "visible_after", "store_takes")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +67,9 @@ class Options(options.Common):
         120.0, "how long the function may take before it is ended", options.duration
     )
     file_store: str = options.option("", "folder or URL (s3://bucket) of the files; without it any key has one")
-    jwt_secret: str = options.option(case_system.SECRET, "secret of the tokens for the case system")
+    jwt_secret: str = options.option(
+        "", "secret of tokens for the case system; else CASE_SYSTEM_SECRET, else a known one"
+    )
     case_system: str = options.option("", "URL of a case system; without it one inside this process, also served here")
     case_contract: str = options.option("", "case system inside: its OpenAPI file")
     cases: str = options.option("", "case system inside: case numbers that exist, with commas; without it all")
@@ -74,8 +77,9 @@ class Options(options.Common):
     case_latency: tuple[float, float] = options.option(
         (0.0, 0.0), "case system inside: each answer takes so long", options.span
     )
-    duplicate_policy: str = options.option(
-        "accept", "case system inside: accept, refuse or flag the same document again"
+    duplicates: str = options.option("accept", "case system inside: accept, refuse or flag the same document again")
+    visible_after: float = options.option(
+        0.0, "case system inside: so long after it was filed a search finds a document", options.duration
     )
     store_takes: float = options.option(
         5.0, "case system inside: how long slow_store and late_store take", options.duration
@@ -207,7 +211,13 @@ class Gateway:
             ("GET", "/_sim/record"): lambda side, body: self.summary(),
             ("GET", "/_sim/documents"): lambda side, body: self.documents(),
             ("POST", "/_sim/faults"): set_faults,
+            ("POST", "/_sim/clock"): self._forward,
         }
+
+    def _forward(self, side: Side, body: dict[str, Any]) -> dict[str, object]:
+        if self.case:
+            forward(self.case.side, body)
+        return forward(side, body)
 
     def handle(self) -> Handle:
         """The way of a request: to the gateway, or to the case system inside."""
@@ -249,23 +259,26 @@ def _inside(given: Options) -> CaseSystem:
     shared = {
         name: getattr(given, name) for name in ("seed", "max_in_a_row", "burst_length", "slow", "hang", "drip", "now")
     }
-    told = {name: getattr(given, name) for name in ("jwt_secret", "cases", "duplicate_policy", "store_takes")}
+    told = {
+        name: getattr(given, name) for name in ("jwt_secret", "cases", "duplicates", "visible_after", "store_takes")
+    }
     own: dict[str, Any] = {"faults": given.case_faults, "latency": given.case_latency, "contract": given.case_contract}
     return CaseSystem.of(case_system.Options(**shared, **told, **own))
 
 
-async def _cases(given: Options, stack: AsyncExitStack) -> tuple[Cases, CaseSystem | None]:
+async def _cases(given: Options, side: Side, stack: AsyncExitStack) -> tuple[Cases, CaseSystem | None]:
     """How the function reaches the case system. ValueError when another one is named and settings of the inner one are given."""
     if not given.case_system:
         case = _inside(given)
         return case.ask, case
-    meant = [name for name in EMBEDDED if getattr(given, name) != getattr(Options(), name)]
+    meant = [name for name in INSIDE if getattr(given, name) != getattr(Options(), name)]
     if meant:
         flags = ", ".join(map(options.flag_name, meant))
         raise ValueError(f"{flags} cannot go with --case-system: give them to the case system that it names.")
     inner = contract.load("", case_system.CONTRACT).base
     session = await stack.enter_async_context(aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=None)))
-    return HttpCases(session, given.case_system.rstrip("/") + inner, given.jwt_secret), None
+    secret = case_system.secret_of(given.jwt_secret)
+    return HttpCases(session, given.case_system.rstrip("/") + inner, secret, side.clock), None
 
 
 @asynccontextmanager
@@ -273,8 +286,8 @@ async def serve(given: Options | None = None) -> AsyncIterator[Gateway]:
     """Serve until the block ends; yields the gateway with .url, .side, .case, .record, .documents(), .summary()."""
     given = given or Options()
     async with AsyncExitStack() as stack:
-        cases, case = await _cases(given, stack)
         side = Side.of(given, (), Shape("uuid", "filed"), KNOWN)
+        cases, case = await _cases(given, side, stack)
         function = Function(cases, files(given.file_store))
         gateway = Gateway(side, given, contract.load(given.contract, CONTRACT), function, case)
         stack.callback(gateway.stop)

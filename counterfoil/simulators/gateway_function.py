@@ -5,7 +5,6 @@ it cannot read crashes it, whatever was filed. What is sent to it stands in the 
 """
 
 import base64
-import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -195,10 +194,11 @@ class HttpCases:
     session: aiohttp.ClientSession
     base: str
     secret: str
+    clock: Callable[[], float]
 
     async def __call__(self, method: str, path: str, query: Pairs, body: object) -> tuple[int, bytes]:
         """See Cases."""
-        token = tokens.sign(SESSION, self.secret, time.time())
+        token = tokens.sign(SESSION, self.secret, self.clock())
         headers = {"Authorization": f"Bearer {token}", "X-Amzn-Trace-Id": trace_id()}
         if body is not None:
             headers["Content-Type"] = "application/json"

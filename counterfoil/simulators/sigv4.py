@@ -99,7 +99,7 @@ def _signature(request: Signed, parts: re.Match[str], known: Credentials) -> Ref
     if "host" not in signed or any(name not in request.headers for name in signed):
         return Refusal("InvalidSignatureException", WRONG_SIGNATURE)
     scope = f"{parts['day']}/{known.region}/{known.service}/aws4_request"
-    canonical = hashlib.sha256(_canonical(request, signed).encode()).hexdigest()
+    canonical = hashlib.sha256(_canonical(request, signed).encode("utf-8", "surrogateescape")).hexdigest()
     text = f"{ALGORITHM}\n{request.headers['x-amz-date']}\n{scope}\n{canonical}"
     key = _key(known, parts["day"])
     right = hmac.new(key, text.encode(), hashlib.sha256).hexdigest()

@@ -186,6 +186,8 @@ async def _control(side: Side, request: web.BaseRequest, controls: Controls) -> 
         return web.json_response({"error": f"No such control. Known: {known}."}, status=404)
     try:
         body = json.loads(await request.read() or b"{}")
+        if not isinstance(body, dict):
+            raise ValueError("The body must be a JSON object.")
         answer = act(side, body)
     except (ValueError, TypeError, KeyError) as error:
         return web.json_response({"error": str(error)}, status=400)
@@ -198,6 +200,13 @@ def set_faults(side: Side, body: dict[str, Any]) -> dict[str, object]:
     """POST /_sim/faults: change rates, and say which are in force."""
     side.set_faults(body)
     return {"faults": {name: rate for name, (rate, _) in side.faults.rates.items()}}
+
+
+def forward(side: Side, body: dict[str, Any]) -> dict[str, object]:
+    """POST /_sim/clock: move the side's clock forward by so many seconds."""
+    clock, seconds = side.clock, float(body["forward"])
+    side.clock = lambda: clock() + seconds
+    return {"now": side.clock()}
 
 
 def _change(side: Side, body: dict[str, Any]) -> dict[str, object]:
@@ -289,6 +298,7 @@ __all__ = [
     "Handle",
     "Refusals",
     "Reply",
+    "forward",
     "handler",
     "listening",
     "met",

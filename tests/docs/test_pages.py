@@ -18,7 +18,7 @@ from tests.docs.sources import DOCS, ROOT
 
 HOWTO = DOCS / "howto"
 FLOWS = [block for page in pages() for block in blocks(page, "yaml") if block.text.startswith("flow:")]
-EXAMPLES = sorted(folder for folder in (ROOT / "examples").iterdir() if folder.is_dir())
+EXAMPLES = sorted(file.parent for file in (ROOT / "examples").glob("*/counterfoil.toml"))
 
 
 @pytest.mark.parametrize("page", pages(), ids=lambda page: str(page.relative_to(ROOT)))
