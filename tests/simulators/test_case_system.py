@@ -52,6 +52,8 @@ async def test_a_document_is_replaced_and_keeps_uuid_and_parent(case: Any) -> No
         assert (line["versions"], line["sha256"]) == (2, sha256(b"other").hexdigest())
         assert await system.find(submission_id="7") == []
         assert await system.find(submission_id="8") == [answer.json]
+        assert (await system.file()).status == 201  # what the first one was: that content is there once
+        assert [line["stored"] for line in await system.listing()] == [1, 1]
         assert (await system.ask("PUT", f"/{OTHER}", body)).status == 404
         assert (await system.ask("PUT", "/nonsense", body)).status == 404
 
@@ -194,16 +196,18 @@ async def test_a_tokens_life_is_measured_by_its_own_clock(case: Any) -> None:
 
 async def released(system: Any, waiting: int) -> None:
     """Let stores go on, once so many wait."""
-    while (await system.control("/record")).json["waiting"] < waiting:
-        pass
+    async with asyncio.timeout(10):
+        while (await system.control("/record")).json["waiting"] < waiting:
+            pass
     assert (await system.call("POST", "/_sim/release")).json == {"released": waiting}
 
 
 async def test_a_slow_store_is_there_at_once_and_answered_later(case: Any) -> None:
     async with case(faults=("slow_store",), max_in_a_row=1) as system:
         filing = asyncio.ensure_future(system.file())
-        while not await system.listing():
-            pass
+        async with asyncio.timeout(10):
+            while not await system.listing():
+                pass
         assert len(await system.find()) == 1
         assert not filing.done()
         await released(system, 1)

@@ -126,8 +126,9 @@ async def test_latency_takes_its_time_before_anything_is_done(deputy: Any) -> No
 
 async def released(gateway: Any, waiting: int = 1) -> None:
     """Let the stores of the case system inside go on, once so many wait."""
-    while (await gateway.control("/case/record")).json["waiting"] < waiting:
-        pass
+    async with asyncio.timeout(10):
+        while (await gateway.control("/case/record")).json["waiting"] < waiting:
+            pass
     assert (await gateway.call("POST", "/_sim/case/release")).json == {"released": waiting}
 
 
@@ -158,11 +159,12 @@ async def test_late_stores_of_a_case_system_somewhere_else(deputy: Any, case: An
         async with deputy(case_system=system.sim.url, gateway_timeout=0.05) as gateway:
             assert (await gateway.report()).status == 504
             assert await system.find() == []
-            while (await system.control("/record")).json["waiting"] < 1:
-                pass
-            await system.call("POST", "/_sim/release")
-            while (await gateway.control("/record")).json["running"]:
-                pass
+            async with asyncio.timeout(10):
+                while (await system.control("/record")).json["waiting"] < 1:
+                    pass
+                await system.call("POST", "/_sim/release")
+                while (await gateway.control("/record")).json["running"]:
+                    pass
             assert len(await system.find()) == 1
             assert (await gateway.one())["lost"] == 1
 

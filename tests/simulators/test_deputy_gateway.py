@@ -77,9 +77,19 @@ async def test_the_first_supporting_document_of_a_submission_is_the_parent_of_it
         assert {line["file"]: line["parentUuid"] for line in await gateway.listing()}["b.pdf"] == first
 
 
-async def test_a_checklist_of_the_submission_is_no_parent(deputy: Any) -> None:
+async def test_a_checklist_of_the_submission_is_no_parent_and_has_none(deputy: Any) -> None:
     async with deputy() as gateway:
-        assert (await gateway.checklist()).status == 201
+        for name in ("a.pdf", "b.pdf"):
+            assert (await gateway.checklist()).json["data"]["attributes"]["parent_id"] is None
+            assert (await gateway.supporting(name)).status == 201
+        first, second = [line for line in await gateway.listing() if line["kind"] == "supporting"]
+        assert (first["parentUuid"], second["parentUuid"]) == (None, first["uuid"])
+
+
+async def test_a_document_that_has_a_parent_itself_is_none(deputy: Any) -> None:
+    async with deputy() as gateway:
+        metadata = {"submission_id": 7, "report_id": REPORT_UUID}
+        assert (await gateway.file(metadata=metadata, parentUuid=STAND_IN)).status == 201
         assert (await gateway.supporting()).json["data"]["attributes"]["parent_id"] is None
 
 
