@@ -29,6 +29,7 @@ CASE_MARKS = ("unknown_case",)
 PAGING = ("endless_list",)
 LASTING = frozenset((*MARKS, *CASE_MARKS, *PAGING))
 SPELLS = {"burst": ("error500", "error503"), "expired_token": ("expired_token",)}
+PLACES = {"slow_store": "store", "late_store": "store"}  # faults that mean something at one endpoint only
 ENDPOINTS = ("list", "detail", "write", "report", "supporting", "checklist", "store", "find")
 
 
@@ -96,7 +97,8 @@ class Faults:
         if self._spell:
             return self._spell.pop()
         for name, (rate, where) in self.rates.items():
-            if name in LASTING or (where and where != endpoint):
+            place_of = where or PLACES.get(name)
+            if name in LASTING or (place_of and place_of != endpoint):
                 continue
             if self.draw(name, place, self._seen[place]) < rate:
                 return self._begin_spell(name)

@@ -1,6 +1,7 @@
 """Faults of the deputy gateway: what is refused before anything is done, what is done and never told, and a record that adds up."""
 
 import asyncio
+import json
 from collections import Counter
 from typing import Any
 
@@ -8,6 +9,7 @@ import aiohttp
 import pytest
 
 from counterfoil.simulators import deputy_gateway, faults
+from counterfoil.simulators.gateway_function import SUPPORTING_DOCUMENT, Asked
 
 REFUSING = {
     "throttle": (429, "errors", "THROTTLED"),
@@ -124,11 +126,16 @@ async def test_latency_takes_its_time_before_anything_is_done(deputy: Any) -> No
 # Slow behind the gateway: the function goes on, whoever has left.
 
 
-async def released(gateway: Any, waiting: int = 1) -> None:
-    """Let the stores of the case system inside go on, once so many wait."""
+async def waited(gateway: Any, waiting: int = 1) -> None:
+    """Until so many stores of the case system inside wait."""
     async with asyncio.timeout(10):
         while (await gateway.control("/case/record")).json["waiting"] < waiting:
             pass
+
+
+async def released(gateway: Any, waiting: int = 1) -> None:
+    """Let the stores of the case system inside go on, once so many wait."""
+    await waited(gateway, waiting)
     assert (await gateway.call("POST", "/_sim/case/release")).json == {"released": waiting}
 
 
@@ -146,10 +153,28 @@ async def test_a_look_up_after_a_gateway_that_gave_up(deputy: Any, fault: str, f
         assert (await gateway.control("/record")).json["running"] == 0
 
 
+async def test_two_supporting_documents_at_once_both_have_no_parent(deputy: Any) -> None:
+    """Both look, and find nothing, before either is filed."""
+    async with deputy(case_faults=("late_store",)) as gateway:
+        both = asyncio.gather(gateway.supporting("a.pdf"), gateway.supporting("b.pdf"))
+        await released(gateway, waiting=2)
+        assert [answer.json["data"]["attributes"]["parent_id"] for answer in await both] == [None, None]
+        assert (await gateway.supporting("c.pdf")).json["data"]["attributes"]["parent_id"] is not None
+
+
+async def test_two_functions_at_once_run_side_by_side_even_without_latency() -> None:
+    async with deputy_gateway.serve() as sim:
+        file = {"name": "a.pdf", "mimetype": "a/b", "s3_reference": "k"}
+        asked = Asked(SUPPORTING_DOCUMENT, "12345678", "r", None, {"submission_id": 7}, file)
+        await asyncio.gather(sim.function(asked), sim.function(asked))
+        assert [json.loads(line)["parentUuid"] for line in sim.case.documents()] == [None, None]
+
+
 async def test_a_caller_that_leaves_is_never_told(deputy: Any) -> None:
     async with deputy(case_faults=("late_store",)) as gateway:
-        with pytest.raises(TimeoutError):
-            await gateway.report(wait=0.1)
+        call = asyncio.ensure_future(gateway.report())
+        await waited(gateway)
+        call.cancel()
         await released(gateway)
         assert (await gateway.one())["lost"] == 1
 

@@ -1,6 +1,5 @@
 """The deputy gateway over real sockets: three kinds of document, who may call, what it refuses before and behind, its own record."""
 
-import asyncio
 import time
 from hashlib import sha256
 from pathlib import Path
@@ -91,13 +90,6 @@ async def test_a_document_that_has_a_parent_itself_is_none(deputy: Any) -> None:
         metadata = {"submission_id": 7, "report_id": REPORT_UUID}
         assert (await gateway.file(metadata=metadata, parentUuid=STAND_IN)).status == 201
         assert (await gateway.supporting()).json["data"]["attributes"]["parent_id"] is None
-
-
-@pytest.mark.parametrize("latency", [(0.0, 0.0), (0.03, 0.03)])
-async def test_two_supporting_documents_at_once_both_have_no_parent(deputy: Any, latency: tuple[float, float]) -> None:
-    async with deputy(case_latency=latency, latency=(0.03, 0.03)) as gateway:
-        answers = await asyncio.gather(gateway.supporting("a.pdf"), gateway.supporting("b.pdf"))
-        assert [answer.json["data"]["attributes"]["parent_id"] for answer in answers] == [None, None]
 
 
 async def test_a_look_up_that_fails_means_no_parent(deputy: Any) -> None:
