@@ -75,6 +75,11 @@ SIMULATORS = {
     ),
     "object-store": ("object_store", "an S3-compatible object store"),
     "customer-api": ("customer_api", "a REST service with customers"),
+    "deputy-gateway": (
+        "deputy_gateway",
+        "a gateway that takes documents, with its function and a case system behind it",
+    ),
+    "case-system": ("case_system", "that case system alone"),
 }
 
 

@@ -1,216 +1,315 @@
-"""The case system behind seed 000's gateway: documents stored, replaced and searched, callers proven by a JWT (HS256).
+"""The case system of seed 000: its public API for documents, with tokens, problem details, slow stores and faults.
 
-POST and GET /api/public/v1/documents, PUT /api/public/v1/documents/{uuid}; problem details as errors. Start it with
-`python -m counterfoil.simulators.case_system`. Imports nothing of counterfoil but its fellow simulators.
+POST and GET /api/public/v1/documents, PUT /api/public/v1/documents/{uuid}. What it files is in case_store.py. Start it with
+`python -m counterfoil.simulators.case_system`; the gateway's simulator holds one inside. Imports only its fellow simulators.
 """
 
 import asyncio
-import base64
-import binascii
-import hashlib
-import hmac
-import json
 import os
 import sys
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
+import msgspec
 from aiohttp import web
 
-from counterfoil.simulators import options
-from counterfoil.simulators.documents import Documents, ProblemError
-from counterfoil.simulators.receiver import AFTER, Before, Call, Receiver, receiving
-from counterfoil.simulators.store import encode
-from counterfoil.simulators.wire import HTML, Reply, run
+from counterfoil.simulators import contract, faults, options, tokens
+from counterfoil.simulators.case_store import CaseStore, Document, Sent
+from counterfoil.simulators.contract import Contract, Wrong
+from counterfoil.simulators.side import Side
+from counterfoil.simulators.store import Shape, encode
+from counterfoil.simulators.wire import (
+    Call,
+    Controls,
+    Refusals,
+    Reply,
+    forward,
+    listening,
+    met,
+    retry_after,
+    run,
+    set_faults,
+    spoil_body,
+)
 
-PATH = "/api/public/v1/documents"
+CONTRACT = "deputy-documents/contracts/case-system.yaml"
+KNOWN = (*faults.PASSING, *faults.CASE_PASSING, *faults.CASE_MARKS)
 SECRET = "simulator-secret-of-thirty-two-bytes!"
-KNOWN = ("error500", "error503", "html500", "disconnect", "latency", *AFTER)
-ENDPOINTS = ("store", "replace", "find")
+POLICIES = ("accept", "refuse", "flag")
+PROBLEM = "application/problem+json"
+EMPTY = {"isEmpty": "Value is required and can't be empty"}
+EMPTY_KEYWORDS = frozenset(("required", "type", "minLength"))
+SILENT = frozenset(("disconnect", "lost_reply", "truncated"))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Options(options.Common):
     """Settings of the case system. The secret falls back to the environment's CASE_SYSTEM_SECRET."""
 
-    secret: str = options.option(
-        "", "the secret that callers sign their JWT with; else CASE_SYSTEM_SECRET, else a known one"
+    without: ClassVar[frozenset[str]] = options.RECORDS
+
+    contract: str = options.option("", "OpenAPI file it keeps to; without it the one in the examples folder")
+    jwt_secret: str = options.option(
+        "", "secret that tokens are signed with; else CASE_SYSTEM_SECRET, else a known one"
     )
-    unknown_case: tuple[str, ...] = options.option(
-        (), "a case number that nobody has; without one those ending in 9999", str, True
-    )
+    cases: str = options.option("", "case numbers that exist, with commas; without it all (see the fault unknown_case)")
     duplicates: str = options.option("accept", "the same document again: accept, refuse or flag")
-    visible_after: float = options.option(
-        0.0, "so long after it was stored a document is found by a search", options.duration
-    )
-    store_slowly: float = options.option(
-        0.0, "how long storing takes: it is stored at once, and answered late", options.duration
-    )
+    visible_after: float = options.option(0.0, "so long after it was filed a search finds a document", options.duration)
+    store_takes: float = options.option(5.0, "how long slow_store and late_store take", options.duration)
+
+
+class SilentError(Exception):
+    """The connection ended without a whole answer."""
 
 
 @dataclass
-class System:
-    """One running case system, or the part of another simulator that is one."""
+class CaseSystem:
+    """One running case system."""
 
-    receiver: Receiver
-    documents: Documents
-    secret: bytes
-    store_slowly: float = 0.0
+    side: Side
+    options: Options
+    contract: Contract
+    secret: str
+    store: CaseStore = field(default_factory=CaseStore)
+    released: asyncio.Event = field(default_factory=asyncio.Event)
+    late: set["asyncio.Task[Reply]"] = field(default_factory=set)
+    waiting: int = 0
+
+    @classmethod
+    def of(cls, given: Options) -> "CaseSystem":
+        """An empty case system. ValueError on a wrong setting."""
+        if given.duplicates not in POLICIES:
+            raise ValueError(f"--duplicates {given.duplicates!r} is not known. Known: {', '.join(POLICIES)}.")
+        side = Side.of(given, (), Shape("uuid", "filed"), KNOWN)
+        return cls(side, given, contract.load(given.contract, CONTRACT), secret_of(given.jwt_secret))
+
+    @property
+    def url(self) -> str:
+        """Where it listens."""
+        return self.side.url
 
     async def classify(self, request: web.BaseRequest) -> Call | Reply:
-        path = request.rel_url.raw_path
-        if not path.startswith(PATH):
-            return problem(ProblemError(404, "Page not found"))
-        if refused := self._refused(request.headers.get("Authorization", "")):
-            return problem(ProblemError(401, refused))
-        if request.method == "GET" and path == PATH:
-            query = dict(request.rel_url.query)
-            return Call(endpoint="find", key=query.get("caserecnumber", ""), answer=partial(self._find, query))
-        if request.method == "POST" and path == PATH:
-            return await self._storing(request)
-        if request.method == "PUT" and path.startswith(PATH + "/"):
-            body = _json(await request.read())
-            known = path[len(PATH) + 1 :]
-            return Call(
-                endpoint="replace",
-                key=known,
-                answer=partial(self._replace, known, body),
-                lost=partial(self._lost, known),
-            )
-        return problem(ProblemError(405, "Method not allowed"))
+        """What a request asks for; a Reply at once when it may not or cannot."""
+        refused = self._refusal(request.headers.get("Authorization", ""))
+        if refused:
+            return problem(401, "Unauthorized", refused)
+        body: object = None
+        if request.method in ("POST", "PUT"):
+            if request.content_type != "application/json":
+                return problem(415, "Unsupported Media Type", "Send application/json.")
+            try:
+                body = msgspec.json.decode(await request.read())
+            except (ValueError, RecursionError):
+                return problem(400, "Bad Request", "The body is no JSON.")
+        path, query = request.raw_path.partition("?")[0], request.rel_url.query
+        return self.asked(request.method, path, tuple(query.items()), body)
 
-    def _refused(self, header: str) -> str:
-        """Why a token is not taken; "" where it is."""
+    def _refusal(self, header: str) -> str | None:
+        """What is wrong with a token."""
         scheme, _, token = header.partition(" ")
-        claims = verified(token, self.secret) if scheme == "Bearer" else None
-        if claims is None:
-            return "Authentication failed"
-        return "" if float(claims.get("exp", 0)) > self.receiver.clock() else "The token has expired"
+        if scheme.lower() != "bearer":
+            return "A bearer token is required."
+        return tokens.refusal(token.strip(), self.secret, self.side.clock())
 
-    async def _storing(self, request: web.BaseRequest) -> Call:
-        body = _json(await request.read())
-        stored: list[str] = []
-        file = body.get("file") if isinstance(body.get("file"), dict) else {}
-        key = f"{body.get('caseRecNumber')}/{body.get('metadata', {}).get('submission_id')}/{(file or {}).get('name')}"
-        return Call(
-            endpoint="store",
-            key=key,
-            answer=partial(self._store, body, stored),
-            lost=partial(self._lost_all, stored),
-        )
+    def asked(self, method: str, path: str, query: tuple[tuple[str, str], ...], body: object) -> Call | Reply:
+        """The call of a request whose caller is known. `path` is that of the wire, `body` is decoded."""
+        found = self.contract.find(method, path)
+        if found is None:
+            return problem(404, "Not Found", f"There is no {path} here.")
+        operation, values = found
+        if operation is None:
+            return problem(405, "Method Not Allowed", f"There is no {method} of {path}.")
+        if operation.wrong_path(values):
+            return problem(404, "Not Found", "There is no document of that uuid.")
+        wrong = operation.wrong_query(query) or operation.wrong_body(body)
+        if wrong:
+            return problem(400, "Bad Request", "Payload failed validation", _reasons(wrong))
+        if operation.name == "findDocuments":
+            return self._finding(contract.deep_objects(query))
+        return self._storing(values.get("uuid"), msgspec.convert(body, dict[str, Any]))
 
-    async def _store(self, body: dict[str, Any], stored: list[str]) -> Reply:
+    def _finding(self, query: Mapping[str, Any]) -> Call:
+        case, metadata = query["caserecnumber"], query.get("metadata", {})
+        return Call("find", f"{case}|{metadata.get('submission_id', '')}", partial(self._find, case, metadata))
+
+    def _storing(self, uuid: str | None, payload: dict[str, Any]) -> Call:
+        submission = payload["metadata"].get("submission_id", "")
+        key = f"{payload['caseRecNumber']}|{payload['type']}|{submission}|{payload['file']['name']}"
+        return Call("store", key, partial(self._store, uuid, payload))
+
+    async def _find(self, case: str, metadata: Mapping[str, str], fault: str | None) -> Reply:
+        until = self.side.clock() - self.options.visible_after
+        found = [one.shown() for one in self.store.find(case, metadata) if one.filed_at <= until]
+        return spoil_body(Reply(200, encode(found)), fault)
+
+    async def _store(self, uuid: str | None, payload: dict[str, Any], fault: str | None) -> Reply:
+        if not self._exists(payload["caseRecNumber"]):
+            words = f'Client referenced by court reference "{payload["caseRecNumber"]}" was not found'
+            return problem(400, "Bad Request", words)
         try:
-            document, before = self.documents.store(body, content_of(body), self.receiver.clock())
-        except ProblemError as error:
-            return problem(error)
-        stored.append(document.uuid)
-        if self.store_slowly:
-            await asyncio.sleep(self.store_slowly)
-        if before and self.documents.duplicates == "refuse":
-            return problem(ProblemError(400, f"The same document exists already: {document.uuid}"))
-        flag = {"duplicate": True} if before and self.documents.duplicates == "flag" else {}
-        return Reply(201, encode({**document.shown(), **flag}))
+            sent = Sent.of(payload)
+        except ValueError:
+            reasons = {"file -> source": {"notBase64": "Value is no base64"}}
+            return problem(400, "Bad Request", "Payload failed validation", reasons)
+        if fault == "disconnect":
+            return problem(503, "Service Unavailable", "The connection was cut before anything was done.")
+        put = partial(self._create, sent) if uuid is None else partial(self._replace, uuid, sent)
+        return spoil_body(await self._in_time(put, fault), fault)
 
-    async def _replace(self, known: str, body: dict[str, Any]) -> Reply:
+    def _exists(self, case: str) -> bool:
+        known = self.options.cases
+        return not self.side.faults.marks("unknown_case", case) and (not known or case in known.split(","))
+
+    async def _in_time(self, put: Callable[[], Reply], fault: str | None) -> Reply:
+        """Store at once and answer later, or store later and answer then; the latter goes on though the caller has left."""
+        if fault == "late_store":
+            task = asyncio.ensure_future(self._stored_late(put))
+            self.late.add(task)
+            task.add_done_callback(self.late.discard)
+            return await asyncio.shield(task)
+        reply = put()
+        if fault == "slow_store":
+            await self._held()
+        return reply
+
+    async def _stored_late(self, put: Callable[[], Reply]) -> Reply:
+        await self._held()
+        return put()
+
+    async def _held(self) -> None:
+        """Wait for --store-takes, or until a test lets all go that wait now."""
+        self.waiting += 1
         try:
-            return Reply(200, encode(self.documents.replace(known, body, content_of(body)).shown()))
-        except ProblemError as error:
-            return problem(error)
+            async with asyncio.timeout(self.options.store_takes):
+                await self.released.wait()
+        except TimeoutError:
+            pass
+        finally:
+            self.waiting -= 1
 
-    async def _find(self, query: dict[str, str]) -> Reply:
-        wanted = {name[9:-1]: value for name, value in query.items() if name.startswith("metadata[") and value}
-        found = self.documents.find(query.get("caserecnumber", ""), wanted, self.receiver.clock())
-        return Reply(200, encode([one.shown() for one in found]))
+    def release(self) -> int:
+        """Let every slow and late store that waits now go on; how many these are."""
+        self.released.set()
+        self.released = asyncio.Event()
+        return self.waiting
 
-    def _lost_all(self, stored: list[str]) -> None:
-        for known in stored:
-            self._lost(known)
+    def _create(self, sent: Sent) -> Reply:
+        first = None if self.options.duplicates == "accept" else self.store.first(sent)
+        if first is None:
+            return Reply(201, encode(self.store.add(sent, self.side.clock()).shown()))
+        self.side.record.notes[f"duplicate_{self.options.duplicates}"] += 1
+        if self.options.duplicates == "flag":
+            return Reply(201, encode({**first.shown(), "duplicate": True}))
+        return problem(400, "Bad Request", "The same document was filed before", uuid=first.uuid)
 
-    def _lost(self, known: str) -> None:
-        if known in self.documents.by_uuid:
-            self.documents.by_uuid[known].lost += 1
+    def _replace(self, uuid: str, sent: Sent) -> Reply:
+        document: Document | None = self.store.documents.get(uuid.lower())
+        if document is None:
+            return problem(404, "Not Found", "There is no document of that uuid.")
+        return Reply(200, encode(self.store.replace(document, sent).shown()))
+
+    async def ask(self, method: str, path: str, query: tuple[tuple[str, str], ...], body: object) -> tuple[int, bytes]:
+        """Status and body for a caller in the same process, with all faults but without a socket. Raises SilentError."""
+        await asyncio.sleep(0)  # as a socket would, so that two callers at once run side by side
+        call = self.asked(method, self.contract.base + path, query, body)
+        if isinstance(call, Reply):
+            self.side.record.answers[f"{call.status}"] += 1
+            return call.status, call.body
+        with self.side.record.flight(call.endpoint):
+            fault, reply = await met(self.side, call, REFUSALS)
+            waits = {"timeout": self.options.hang, "slow_body": self.options.drip}
+            if fault in waits:
+                await asyncio.sleep(waits[fault])
+        if fault in SILENT or fault == "timeout":
+            raise SilentError("The connection ended without a whole answer.")
+        return reply.status, reply.body
+
+    def summary(self) -> dict[str, object]:
+        """Totals: requests and answers, faults, and documents, contents and duplicates."""
+        return {**self.side.record.traffic(), "waiting": self.waiting, **self.store.counts()}
+
+    def documents(self) -> Iterator[bytes]:
+        """JSONL of what was filed, see CaseStore.lines."""
+        return self.store.lines()
+
+    def controls(self, under: str = "/_sim") -> Controls:
+        """The acts of a test, below a path."""
+        return {
+            ("GET", f"{under}/record"): lambda side, body: self.summary(),
+            ("GET", f"{under}/documents"): lambda side, body: self.documents(),
+            ("POST", f"{under}/faults"): set_faults,
+            ("POST", f"{under}/clock"): forward,
+            ("POST", f"{under}/release"): lambda side, body: {"released": self.release()},
+        }
+
+    def stop(self) -> None:
+        """End the late stores that still wait; what they hold is never filed."""
+        for task in self.late:
+            task.cancel()
 
 
-def content_of(body: dict[str, Any]) -> bytes | None:
-    """The file of a body, decoded; None where there is none."""
-    file = body.get("file")
-    source = file.get("source") if isinstance(file, dict) else None
-    try:
-        return base64.b64decode(source, validate=True) if isinstance(source, str) and source else None
-    except (binascii.Error, ValueError):
-        return None
+def secret_of(given: str) -> str:
+    """The secret of tokens: as given, of the environment, or the known one."""
+    return given or os.environ.get("CASE_SYSTEM_SECRET") or SECRET
 
 
-def _json(raw: bytes) -> dict[str, Any]:
-    try:
-        value = json.loads(raw)
-    except ValueError:
-        return {}
-    return value if isinstance(value, dict) else {}
+def problem(
+    status: int,
+    title: str,
+    detail: str,
+    reasons: Mapping[str, Mapping[str, str]] | None = None,
+    headers: dict[str, str] | None = None,
+    **more: str,
+) -> Reply:
+    """An error as problem details."""
+    body = {
+        "validation_errors": reasons or {},
+        "type": "about:blank",
+        "title": title,
+        "status": status,
+        "detail": detail,
+        "instance": "/documents",
+        **more,
+    }
+    return Reply(status, encode(body), headers or {}, content_type=PROBLEM)
 
 
-def problem(error: ProblemError) -> Reply:
-    return Reply(error.status, error.body(), content_type="application/problem+json")
+def _reasons(wrong: list[Wrong]) -> dict[str, dict[str, str]]:
+    """Each field at fault with its reasons. What is missing, null or of no length is empty, as forms have it."""
+    reasons: dict[str, dict[str, str]] = {}
+    for one in wrong:
+        reason = EMPTY if one.keyword in EMPTY_KEYWORDS else {one.keyword: one.message}
+        reasons.setdefault(" -> ".join(one.place) or "body", {}).update(reason)
+    return reasons
 
 
-def verified(token: str, secret: bytes) -> dict[str, Any] | None:
-    """The claims of a JWT (HS256) whose signature is right, else None. Shares no code with any client."""
-    try:
-        head, body, signature = token.split(".")
-        if json.loads(_unpadded(head)).get("alg") != "HS256":
-            return None
-        right = hmac.new(secret, f"{head}.{body}".encode(), hashlib.sha256).digest()
-        claims = json.loads(_unpadded(body)) if hmac.compare_digest(right, _unpadded(signature)) else None
-    except (ValueError, AttributeError):
-        return None
-    return claims if isinstance(claims, dict) else None
-
-
-def _unpadded(text: str) -> bytes:
-    return base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
-
-
-BEFORE: Before = {
-    "error500": lambda side, call: problem(ProblemError(500, "Something went wrong")),
-    "error503": lambda side, call: problem(ProblemError(503, "Service unavailable")),
-    "html500": lambda side, call: Reply(500, HTML, content_type="text/html"),
+REFUSALS: Refusals = {
+    "throttle": lambda side: problem(
+        429, "Too Many Requests", "Too many calls.", headers={"Retry-After": retry_after(side)}
+    ),
+    "error500": lambda side: problem(500, "Internal Server Error", "Something went wrong."),
+    "error503": lambda side: problem(503, "Service Unavailable", "The service is down for a while."),
+    "expired_token": lambda side: problem(401, "Unauthorized", "The token has expired."),
 }
 
 
-def documents_of(unknown_cases: Iterable[str], duplicates: str, visible_after: float) -> Documents:
-    """An empty store. ValueError on a policy that is none."""
-    if duplicates not in ("accept", "refuse", "flag"):
-        raise ValueError(f"--duplicates {duplicates!r} is not known. Known: accept, refuse, flag.")
-    return Documents(frozenset(unknown_cases) or None, duplicates, visible_after)
-
-
-def secret_of(given: str) -> bytes:
-    """The secret callers sign with: as given, of the environment, or the known one."""
-    return (given or os.environ.get("CASE_SYSTEM_SECRET") or SECRET).encode()
-
-
 @asynccontextmanager
-async def serve(given: Options | None = None) -> AsyncIterator[Receiver]:
-    """Serve until the block ends; the documents are at `.documents` of the yielded side's system, and at /_sim/documents."""
-    given = given or Options()
-    documents = documents_of(given.unknown_case, given.duplicates, given.visible_after)
-    receiver = Receiver.of(given, KNOWN, ENDPOINTS)
-    system = System(receiver, documents, secret_of(given.secret), given.store_slowly)
-    controls = {
-        ("GET", "/_sim/record"): lambda body: {**system.receiver.summary(), **system.documents.summary()},
-        ("GET", "/_sim/documents"): lambda body: system.documents.lines(),
-    }
-    async with receiving(system.receiver, system.classify, BEFORE, AFTER, controls) as side:  # type: ignore[arg-type]
-        yield side
+async def serve(given: Options | None = None) -> AsyncIterator[CaseSystem]:
+    """Serve until the block ends; yields the case system with .url, .side, .store, .documents(), .release(), .summary()."""
+    case = CaseSystem.of(given or Options())
+    try:
+        async with listening(case.side, case.classify, REFUSALS, case.controls()):
+            yield case
+    finally:
+        case.stop()
 
 
 def main(arguments: list[str] | None = None) -> int:
     """The command line."""
-    given = options.from_arguments(Options, arguments, "A case system that keeps documents, with faults.")
+    given = options.from_arguments(Options, arguments, "The documents API of a case system, with faults.")
     return run(lambda: serve(given))
 
 

@@ -1,282 +1,307 @@
-"""Seed 000's gateway and the function behind it, in front of a case system: signatures, contract, both error shapes, and lost replies.
+"""The deputy-reporting gateway of seed 000 with its function and, unless told otherwise, the case system behind it.
 
-POST /v2/clients/{caseref}/reports and what hangs on a report. Start it with `python -m counterfoil.simulators.deputy_gateway`. Imports
-nothing of counterfoil but its fellow simulators.
+It checks signature (SigV4), size, media type and contract, calls the function (gateway_function.py) and gives up on it after 29 s, while
+the function goes on: the answer is lost, the document is filed. Start it with `python -m counterfoil.simulators.deputy_gateway`.
 """
 
 import asyncio
-import base64
-import json
 import sys
-import uuid
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
+import aiohttp
+import msgspec
 from aiohttp import web
 
-from counterfoil.simulators import options
-from counterfoil.simulators.case_system import PATH, System, content_of, documents_of, secret_of
-from counterfoil.simulators.contracts import EXAMPLES, Contract, Operation, bad_body, bad_parameters
-from counterfoil.simulators.documents import Documents, ProblemError
-from counterfoil.simulators.receiver import AFTER, Before, Call, Receiver, Sending, plain, receiving
-from counterfoil.simulators.sigv4 import Credentials, Refusal, Signed, verify
-from counterfoil.simulators.store import encode
-from counterfoil.simulators.wire import HTML, Reply, run
+from counterfoil.simulators import case_system, contract, faults, options
+from counterfoil.simulators.case_store import Document, Sent
+from counterfoil.simulators.case_system import CaseSystem
+from counterfoil.simulators.contract import Contract, Operation, Wrong
+from counterfoil.simulators.gateway_errors import crash_page, function_error, gateway_error
+from counterfoil.simulators.gateway_function import Asked, Cases, Function, HttpCases, Outcome, files
+from counterfoil.simulators.gateway_record import GatewayRecord, key_of
+from counterfoil.simulators.side import Side
+from counterfoil.simulators.sigv4 import Credentials, Signed, verify
+from counterfoil.simulators.store import Shape
+from counterfoil.simulators.wire import (
+    Call,
+    Controls,
+    Handle,
+    Refusals,
+    Reply,
+    forward,
+    handler,
+    run,
+    serving,
+    set_faults,
+    spoil_body,
+)
 
-CODE = "OPGDATA-API-"
-TYPES = {"createReport": "Report", "createSupportingDocument": "Report - General"}
-TITLES = {"createReport": "reports", "createSupportingDocument": "supportingdocuments"}
-BODIES = {"createReport": "report", "createSupportingDocument": "supporting_document"}
-KNOWN = (
-    "throttle", "quota", "forbidden", "expired_token", "error500", "error500_html", "error503", "timeout_504_unstored", "disconnect", "latency",
-    "timeout_504", *AFTER,
-)  # fmt: skip
-ENDPOINTS = ("report", "supporting_document", "checklist", "store", "replace", "find")
+CONTRACT = "deputy-documents/contracts/deputy-reporting.yaml"
+KNOWN = (*faults.PASSING, *faults.GATEWAY_PASSING)
+BODY_LIMIT = 10 * 1024 * 1024
+UNSIGNED = {
+    "MissingAuthenticationTokenException": "MISSING_AUTHENTICATION_TOKEN",
+    "UnrecognizedClientException": "FORBIDDEN",
+}
+INSIDE = ("cases", "case_faults", "case_latency", "case_contract", "duplicates", "visible_after", "store_takes")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Options(options.Common):
-    """Settings of the gateway and of the case system behind it."""
+    """Settings of the gateway, and of the case system inside it."""
 
-    access_key: str = options.option("AKIDSIMULATOR", "the access key that is known")
-    secret_key: str = options.option("simulator-secret", "its secret")
-    region: str = options.option("eu-west-1", "the region signatures are made for")
-    contract: str = options.option("", "the OpenAPI file calls are held to; without it that of the example")
-    body_limit: int = options.option(10 * 1024 * 1024, "the largest body in bytes", int)
-    gateway_timeout: float = options.option(
-        29.0, "after so long the gateway gives up on what is behind it", options.duration
+    without: ClassVar[frozenset[str]] = options.RECORDS | {"retry_after", "retry_after_form"}
+
+    contract: str = options.option("", "OpenAPI file it keeps to; without it the one in the examples folder")
+    region: str = options.option("eu-west-1", "region that signatures must be made for")
+    access_key: str = options.option("AKIDSIMULATOR", "access key id that is known")
+    secret_key: str = options.option("simulator-secret", "secret access key that belongs to it")
+    body_limit: int = options.option(BODY_LIMIT, "largest body that is taken, in bytes", int)
+    gateway_timeout: float = options.option(29.0, "how long the gateway waits for the function", options.duration)
+    function_timeout: float = options.option(
+        120.0, "how long the function may take before it is ended", options.duration
     )
-    file_store: str = options.option(
-        "", "folder with the files that s3_reference names; without it any name is a small file"
+    file_store: str = options.option("", "folder or URL (s3://bucket) of the files; without it any key has one")
+    jwt_secret: str = options.option(
+        "", "secret of tokens for the case system; else CASE_SYSTEM_SECRET, else a known one"
     )
-    unknown_case: tuple[str, ...] = options.option(
-        (), "a case number that nobody has; without one those ending in 9999", str, True
+    case_system: str = options.option("", "URL of a case system; without it one inside this process, also served here")
+    case_contract: str = options.option("", "case system inside: its OpenAPI file")
+    cases: str = options.option("", "case system inside: case numbers that exist, with commas; without it all")
+    case_faults: tuple[str, ...] = options.option((), "case system inside: its faults, as --fault", str, True)
+    case_latency: tuple[float, float] = options.option(
+        (0.0, 0.0), "case system inside: each answer takes so long", options.span
     )
-    secret: str = options.option(
-        "", "the secret of a JWT for the case system's own search, which is served here too; else CASE_SYSTEM_SECRET"
-    )
-    duplicates: str = options.option("accept", "the same document again: accept, refuse or flag")
+    duplicates: str = options.option("accept", "case system inside: accept, refuse or flag the same document again")
     visible_after: float = options.option(
-        0.0, "so long after it was stored a document is found by a search", options.duration
+        0.0, "case system inside: so long after it was filed a search finds a document", options.duration
+    )
+    store_takes: float = options.option(
+        5.0, "case system inside: how long slow_store and late_store take", options.duration
     )
 
 
 @dataclass
 class Gateway:
-    """One running gateway."""
+    """One running gateway. `case` is the case system inside it, None when it calls another."""
 
-    receiver: Receiver
+    side: Side
     options: Options
-    documents: Documents
     contract: Contract
-    credentials: Credentials
-    system: System
+    function: Function
+    case: CaseSystem | None
+    record: GatewayRecord = field(default_factory=GatewayRecord)
+    running: set["asyncio.Task[Outcome]"] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        given = self.options
+        self.known = Credentials(given.access_key, given.secret_key, given.region, "execute-api")
+        self.health = f"{self.contract.base}/healthcheck"
+        if self.case:
+            self.case.store.filed = self._filed_inside
+
+    @property
+    def url(self) -> str:
+        """Where it listens."""
+        return self.side.url
 
     async def classify(self, request: web.BaseRequest) -> Call | Reply:
-        """The gateway's own part: everything it refuses before the function behind it is called."""
-        path = request.rel_url.raw_path
-        if path.startswith(PATH):  # the case system's own door, for those who were given a key to it
-            return await self.system.classify(request)
-        body = await request.read()
-        if path == f"{self.contract.base}/healthcheck":
+        """The document a request brings, or the gateway's error at once. Such a request meets no fault."""
+        path, _, query = request.raw_path.partition("?")
+        if path == self.health and request.method == "GET":
             return Reply(200, b'{"status":"OK"}')
-        if refusal := self._signature(request, path, body):
-            return gateway_error(403, _SIGNATURE.get(refusal.kind, "FORBIDDEN"), refusal.message)
-        found = self.contract.operation(request.method, path)
-        if found is None:
-            return gateway_error(404, "NOTFOUND", "The requested resource was not found.")
-        operation, values = found
-        if len(body) > self.options.body_limit:
-            return gateway_error(413, "FILESIZELIMIT", "Payload too large.")
-        if not request.headers.get("Content-Type", "").startswith("application/json"):
-            return gateway_error(415, "MEDIA", "Unsupported media type.")
-        if wrong := bad_parameters(operation, values):
-            return gateway_error(400, "BAD_REQUEST_PARAMETERS", f"Invalid path parameters: {', '.join(wrong)}.")
-        document = _json(body)
-        if wrong := bad_body(operation, document):
-            return gateway_error(400, "INVALIDREQUEST", "; ".join(wrong[:3]), many=True)
-        return self._call(operation, values, document)
-
-    def _signature(self, request: web.BaseRequest, path: str, body: bytes) -> Refusal | None:
+        sent = await self._body(request)
+        if sent is None:
+            return gateway_error("FILESIZELIMIT")
         headers = {name.lower(): value for name, value in request.headers.items()}
-        signed = Signed(request.method, path, request.rel_url.raw_query_string, headers, body)
-        return verify(signed, self.credentials, self.receiver.clock())
+        refused = verify(Signed(request.method, path, query, headers, sent), self.known, time.time())
+        if refused:
+            return gateway_error(UNSIGNED.get(refused.kind, "INVALID_SIGNATURE"))
+        return self._routed(request, path, sent)
 
-    # --- the function behind it -------------------------------------------------------------------------------
-
-    def _call(self, operation: Operation, values: Mapping[str, str], body: dict[str, Any]) -> Call:
-        envelope = BODIES.get(operation.id, "checklist")
-        data = body[envelope]["data"]
-        stored: list[str] = []
-        name = data["file"]["name"]
-        key = f"{values['caseref']}/{data['attributes'].get('submission_id')}/{name}"
-        return Call(
-            endpoint=envelope,
-            key=key,
-            answer=partial(self._function, operation, values, data, stored),
-            lost=partial(self._lost, stored),
-        )
-
-    async def _function(
-        self, operation: Operation, values: Mapping[str, str], data: dict[str, Any], stored: list[str]
-    ) -> Reply:
-        given: dict[str, Any] = {
-            "type": TYPES.get(operation.id, "Report - Checklist"),
-            "caseRecNumber": values["caseref"],
-            "metadata": {**data["attributes"], **({"report_id": values["id"]} if "id" in values else {})},
-            "file": {
-                "name": data["file"]["name"],
-                "type": data["file"]["mimetype"],
-                "source": self._source(data["file"]),
-            },
-        }
+    async def _body(self, request: web.BaseRequest) -> bytes | None:
+        """The body; None, and not read where its length was announced, when it is too large."""
+        if (request.content_length or 0) > self.options.body_limit:
+            return None
         try:
-            if operation.id == "updateChecklist":
-                document = self.documents.replace(values["checklistId"], given, content_of(given))
-                stored.append(document.uuid)
-                return Reply(200, self._answer(operation, data, document.uuid, None))
-            if operation.id == "createSupportingDocument":
-                given["parentUuid"] = await self._parent(values, data)
-            document, before = self.documents.store(given, content_of(given), self.receiver.clock())
-        except ProblemError as error:
-            return self._refused(error)
-        stored.append(document.uuid)
-        if before and self.options.duplicates == "refuse":
-            more = {"meta": {"existing": document.uuid}}
-            return function_error(
-                400, "INVALIDREQUEST", "Validation failed in Sirius - the document already exists", more
-            )
-        flag = {"duplicate": True} if before and self.options.duplicates == "flag" else {}
-        return Reply(201, self._answer(operation, data, document.uuid, document.parent, flag))
-
-    def _refused(self, error: ProblemError) -> Reply:
-        """What the case system refuses, as the function passes it on; it makes a 404 a 400."""
-        if error.status == 404:
-            return function_error(400, "INVALIDREQUEST", "Could not verify URL params in Sirius")
-        detail = f"{error.detail} - {error.errors}" if error.errors else error.detail
-        return function_error(400, "INVALIDREQUEST", f"Validation failed in Sirius - {detail}")
-
-    def _source(self, file: Mapping[str, Any]) -> str | None:
-        """The file's content in base64: inline, or from the sender's store; a file that is missing there is nothing."""
-        if file.get("source"):
-            return str(file["source"])
-        reference = file.get("s3_reference")
-        if not isinstance(reference, str) or not reference:
+            sent = await request.read()
+        except web.HTTPRequestEntityTooLarge:
             return None
-        if not self.options.file_store:
-            return base64.b64encode(f"content of {reference}".encode()).decode()
-        folder = Path(self.options.file_store).resolve()
-        path = (folder / reference).resolve()
-        if not path.is_relative_to(folder) or not path.is_file():
-            return None
-        return base64.b64encode(path.read_bytes()).decode()
+        return sent if len(sent) <= self.options.body_limit else None
 
-    async def _parent(self, values: Mapping[str, str], data: Mapping[str, Any]) -> str | None:
-        """An earlier supporting document of the same submission becomes the parent. Two at once both find nothing: the real one's race."""
-        wanted = {"submission_id": str(data["attributes"].get("submission_id")), "report_id": values["id"]}
-        found = self.documents.find(values["caseref"], wanted, self.receiver.clock())
-        await asyncio.sleep(0)
-        return next((one.uuid for one in found if one.kind == "Report - General" and one.parent is None), None)
+    def _routed(self, request: web.BaseRequest, path: str, sent: bytes) -> Call | Reply:
+        found = self.contract.find(request.method, path)
+        if found is None:
+            return gateway_error("NOTFOUND")
+        operation, values = found
+        if operation is None:
+            return function_error(405, "NOT-ALLOWED", f"There is no {request.method} here")
+        if request.content_type not in operation.media:
+            return gateway_error("MEDIA")
+        wrong = operation.wrong_path(values)
+        return gateway_error("BAD_REQUEST_PARAMETERS") if wrong else self._asked(operation, values, sent)
 
-    def _answer(
-        self,
-        operation: Operation,
-        data: Mapping[str, Any],
-        known: str,
-        parent: str | None,
-        flag: Mapping[str, Any] | None = None,
-    ) -> bytes:
-        attributes = {"submission_id": data["attributes"].get("submission_id"), "parent_id": parent, **(flag or {})}
-        return encode({"data": {"type": TITLES.get(operation.id, "checklists"), "id": known, "attributes": attributes}})
+    def _asked(self, operation: Operation, values: dict[str, str], sent: bytes) -> Call | Reply:
+        try:
+            body = msgspec.json.decode(sent)
+        except (ValueError, RecursionError):
+            return gateway_error("INVALIDREQUEST", ["The body is no JSON."])
+        wrong = operation.wrong_body(body)
+        if wrong:
+            return gateway_error("INVALIDREQUEST", map(_sentence, wrong))
+        asked = Asked.of(operation.name, values, body)
+        return Call(asked.kind.name, "|".join(map(str, key_of(asked))), partial(self._answer, asked))
 
-    def _lost(self, stored: list[str]) -> None:
-        for known in stored:
-            self.documents.by_uuid[known].lost += 1
+    async def _answer(self, asked: Asked, fault: str | None) -> Reply:
+        if fault == "disconnect":
+            return gateway_error("INTEGRATION_FAILURE")  # never sent: the connection is cut, and nothing was done
+        if fault == "timeout_504_unstored":
+            await asyncio.sleep(self.options.gateway_timeout)
+            return gateway_error("INTEGRATION_TIMEOUT")
+        began = time.monotonic()
+        outcome = await self._in_time(self._begin(asked))
+        if fault == "timeout_504":
+            await asyncio.sleep(self.options.gateway_timeout - (time.monotonic() - began))
+        if outcome is None or fault == "timeout_504":
+            return gateway_error("INTEGRATION_TIMEOUT")
+        if outcome.filed:
+            outcome.reply.sent = partial(self.record.answered, asked)
+        return spoil_body(outcome.reply, fault)
+
+    def _begin(self, asked: Asked) -> "asyncio.Task[Outcome]":
+        """The function at work; it goes on when the gateway has given up or the caller has left."""
+        task = asyncio.ensure_future(self._run(asked))
+        self.running.add(task)
+        task.add_done_callback(self.running.discard)
+        return task
+
+    async def _in_time(self, task: "asyncio.Task[Outcome]") -> Outcome | None:
+        done, _ = await asyncio.wait((task,), timeout=self.options.gateway_timeout)
+        return task.result() if done else None
+
+    async def _run(self, asked: Asked) -> Outcome:
+        try:
+            async with asyncio.timeout(self.options.function_timeout):
+                outcome = await self.function(asked)
+        except TimeoutError:
+            return Outcome(gateway_error("INTEGRATION_FAILURE"), {})
+        if outcome.filed and not self.case:
+            self.record.filed(Sent.of(outcome.payload), outcome.filed, bool(asked.replaces))
+        return outcome
+
+    def _filed_inside(self, document: Document) -> None:
+        self.record.filed(document.sent, document.uuid, document.versions > 1)
+
+    def summary(self) -> dict[str, object]:
+        """Totals: requests and answers, faults, answers by fault, and of documents as in GatewayRecord.counts."""
+        return {**self.side.record.traffic(), "running": len(self.running), **self.record.counts()}
+
+    def documents(self) -> Iterator[bytes]:
+        """JSONL of the documents, see GatewayRecord.lines."""
+        return self.record.lines()
+
+    def controls(self) -> Controls:
+        """The acts of a test."""
+        return {
+            ("GET", "/_sim/record"): lambda side, body: self.summary(),
+            ("GET", "/_sim/documents"): lambda side, body: self.documents(),
+            ("POST", "/_sim/faults"): set_faults,
+            ("POST", "/_sim/clock"): self._forward,
+        }
+
+    def _forward(self, side: Side, body: dict[str, Any]) -> dict[str, object]:
+        if self.case:
+            forward(self.case.side, body)
+        return forward(side, body)
+
+    def handle(self) -> Handle:
+        """The way of a request: to the gateway, or to the case system inside."""
+        outer = handler(self.side, self.classify, REFUSALS, self.controls())
+        if not self.case:
+            return outer
+        inner = handler(self.case.side, self.case.classify, case_system.REFUSALS, self.case.controls("/_sim/case"))
+        places = (self.case.contract.base + "/", "/_sim/case/")
+
+        async def routed(request: web.BaseRequest) -> web.StreamResponse:
+            return await (inner if request.rel_url.raw_path.startswith(places) else outer)(request)
+
+        return routed
+
+    def stop(self) -> None:
+        """End the functions that still run, and late stores of the case system inside."""
+        for task in self.running:
+            task.cancel()
+        if self.case:
+            self.case.stop()
 
 
-_SIGNATURE = {
-    "MissingAuthenticationTokenException": "MISSING_AUTHENTICATION_TOKEN",
-    "InvalidSignatureException": "INVALID_SIGNATURE",
-    "IncompleteSignatureException": "INVALID_SIGNATURE",
-    "UnrecognizedClientException": "FORBIDDEN",
+def _sentence(wrong: Wrong) -> str:
+    return f"{'.'.join(wrong.place) or 'The body'}: {wrong.message}"
+
+
+REFUSALS: Refusals = {
+    "throttle": lambda side: gateway_error("THROTTLED"),
+    "quota": lambda side: gateway_error("QUOTA_EXCEEDED"),
+    "forbidden": lambda side: gateway_error("FORBIDDEN"),
+    "expired_token": lambda side: gateway_error("EXPIRED_TOKEN"),
+    "error500": lambda side: function_error(500, "SERVERERROR", "Unable to send document to Sirius"),
+    "error500_html": lambda side: crash_page(),
+    "error503": lambda side: function_error(503, "UNAVAILABLE", "The service is not available"),
 }
 
 
-def _json(raw: bytes) -> Any:
-    try:
-        return json.loads(raw)
-    except ValueError:
-        return None
+def _inside(given: Options) -> CaseSystem:
+    shared = {
+        name: getattr(given, name) for name in ("seed", "max_in_a_row", "burst_length", "slow", "hang", "drip", "now")
+    }
+    told = {
+        name: getattr(given, name) for name in ("jwt_secret", "cases", "duplicates", "visible_after", "store_takes")
+    }
+    own: dict[str, Any] = {"faults": given.case_faults, "latency": given.case_latency, "contract": given.case_contract}
+    return CaseSystem.of(case_system.Options(**shared, **told, **own))
 
 
-def gateway_error(status: int, code: str, detail: str, *, many: bool = False) -> Reply:
-    """The gateway's own shape: plural, a list only for a bad body."""
-    title = code.replace("_", " ").capitalize()
-    error = {"id": str(uuid.uuid4()), "code": CODE + code, "title": title, "detail": detail, "meta": {"x-ray": ""}}
-    return Reply(status, encode({"errors": [error] if many else error}))
-
-
-def function_error(status: int, code: str, detail: str, more: Mapping[str, Any] | None = None) -> Reply:
-    """The shape of the function behind it: singular."""
-    error = {"id": str(uuid.uuid4()), "code": CODE + code, "title": "Error", "detail": detail, **(more or {})}
-    return Reply(status, encode({"isBase64Encoded": False, "statusCode": status, "headers": {}, "error": error}))
-
-
-BEFORE: Before = {
-    "throttle": lambda side, call: gateway_error(429, "THROTTLED", "Too many requests."),
-    "quota": lambda side, call: gateway_error(429, "QUOTA_EXCEEDED", "Limit exceeded."),
-    "forbidden": lambda side, call: gateway_error(
-        403, "FORBIDDEN", "You are not authorised to perform the requested action."
-    ),
-    "expired_token": lambda side, call: gateway_error(403, "EXPIRED_TOKEN", "Security token expired."),
-    "error500": lambda side, call: function_error(500, "SERVERERROR", "Unable to send document to Sirius"),
-    "error500_html": lambda side, call: Reply(
-        500, HTML.replace(b"Sign in", b"500 Internal Server Error"), content_type="text/html"
-    ),
-    "error503": lambda side, call: function_error(503, "UNAVAILABLE", "Sirius is not available"),
-}
-
-
-async def _given_up(receiver: Receiver, request: web.BaseRequest, reply: Reply) -> web.StreamResponse:
-    """The gateway gives up on a function that goes on: what it did stays done."""
-    given: Any = receiver.options
-    await asyncio.sleep(given.gateway_timeout)
-    return plain(gateway_error(504, "INTEGRATION_TIMEOUT", "Endpoint request timed out"))
-
-
-GATEWAY_AFTER: dict[str, Sending] = {**AFTER, "timeout_504": _given_up}
-
-
-def _timed_out(side: Receiver, call: Call) -> Reply:
-    return gateway_error(504, "INTEGRATION_TIMEOUT", "Endpoint request timed out")
+async def _cases(given: Options, side: Side, stack: AsyncExitStack) -> tuple[Cases, CaseSystem | None]:
+    """How the function reaches the case system. ValueError when another one is named and settings of the inner one are given."""
+    if not given.case_system:
+        case = _inside(given)
+        return case.ask, case
+    meant = [name for name in INSIDE if getattr(given, name) != getattr(Options(), name)]
+    if meant:
+        flags = ", ".join(map(options.flag_name, meant))
+        raise ValueError(f"{flags} cannot go with --case-system: give them to the case system that it names.")
+    inner = contract.load("", case_system.CONTRACT).base
+    session = await stack.enter_async_context(aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=None)))
+    secret = case_system.secret_of(given.jwt_secret)
+    return HttpCases(session, given.case_system.rstrip("/") + inner, secret, side.clock), None
 
 
 @asynccontextmanager
-async def serve(given: Options | None = None) -> AsyncIterator[Receiver]:
-    """Serve until the block ends; what is stored shows at /_sim/documents."""
+async def serve(given: Options | None = None) -> AsyncIterator[Gateway]:
+    """Serve until the block ends; yields the gateway with .url, .side, .case, .record, .documents(), .summary()."""
     given = given or Options()
-    contract = Contract(given.contract or EXAMPLES / "deputy-documents" / "contracts" / "deputy-reporting.yaml")
-    credentials = Credentials(given.access_key, given.secret_key, given.region, "execute-api")
-    documents = documents_of(given.unknown_case, given.duplicates, given.visible_after)
-    receiver = Receiver.of(given, KNOWN, ENDPOINTS)
-    system = System(receiver, documents, secret_of(given.secret))
-    gateway = Gateway(receiver, given, documents, contract, credentials, system)
-    controls = {
-        ("GET", "/_sim/record"): lambda body: {**gateway.receiver.summary(), **gateway.documents.summary()},
-        ("GET", "/_sim/documents"): lambda body: gateway.documents.lines(),
-    }
-    before = {**BEFORE, "timeout_504_unstored": _timed_out}
-    async with receiving(gateway.receiver, gateway.classify, before, GATEWAY_AFTER, controls) as side:  # type: ignore[arg-type]
-        yield side
+    async with AsyncExitStack() as stack:
+        side = Side.of(given, (), Shape("uuid", "filed"), KNOWN)
+        cases, case = await _cases(given, side, stack)
+        function = Function(cases, files(given.file_store))
+        gateway = Gateway(side, given, contract.load(given.contract, CONTRACT), function, case)
+        stack.callback(gateway.stop)
+        port = await stack.enter_async_context(serving(gateway.handle(), given.host, given.port))
+        side.url = f"http://{given.host}:{port}"
+        if case:
+            case.side.url = side.url
+        yield gateway
 
 
 def main(arguments: list[str] | None = None) -> int:
     """The command line."""
-    given = options.from_arguments(Options, arguments, "The deputy reporting gateway, with faults.")
+    about = "The deputy-reporting gateway, its function and a case system behind it, with faults."
+    given = options.from_arguments(Options, arguments, about)
     return run(lambda: serve(given))
 
 

@@ -14,6 +14,8 @@ PASSING = (
     "latency", "html", "invalid_json", "error_body", "empty",
 )  # fmt: skip
 LAMBDA_PASSING = ("function_error", "task_timeout", "status500", "empty_body")
+CASE_PASSING = ("lost_reply", "slow_store", "late_store")
+GATEWAY_PASSING = ("lost_reply", "timeout_504", "timeout_504_unstored", "error500_html", "quota", "forbidden")
 MARKS = (
     "duplicates",
     "vanish",
@@ -23,9 +25,12 @@ MARKS = (
     "score_out_of_range",
     "huge_record",
 )
+CASE_MARKS = ("unknown_case",)
 PAGING = ("endless_list",)
+LASTING = frozenset((*MARKS, *CASE_MARKS, *PAGING))
 SPELLS = {"burst": ("error500", "error503"), "expired_token": ("expired_token",)}
-ENDPOINTS = ("list", "detail", "write")
+PLACES = {"slow_store": "store", "late_store": "store"}  # faults that mean something at one endpoint only
+ENDPOINTS = ("list", "detail", "write", "report", "supporting", "checklist", "store", "find")
 
 
 def parse_faults(texts: Iterable[str]) -> dict[str, str]:
@@ -44,7 +49,7 @@ class Faults:
         max_in_a_row: int = 2,
         burst_length: int = 10,
         endpoints: Iterable[str] = ENDPOINTS,
-        lasting: Iterable[str] = (*MARKS, *PAGING),
+        lasting: Iterable[str] = LASTING,
     ) -> None:
         self.known, self._endpoints, self._lasting = tuple(known), tuple(endpoints), frozenset(lasting)
         self.rates: dict[str, tuple[float, str]] = {}
@@ -100,7 +105,8 @@ class Faults:
         if self._spell:
             return self._spell.pop()
         for name, (rate, where) in self.rates.items():
-            if name in self._lasting or (where and where != endpoint):
+            place_of = where or PLACES.get(name)
+            if name in self._lasting or (place_of and place_of != endpoint):
                 continue
             if self.draw(name, place, self._seen[place]) < rate:
                 return self._begin_spell(name)

@@ -38,6 +38,11 @@ def test_a_fault_may_be_bound_to_one_endpoint() -> None:
     assert (faults.strike("detail", "k"), faults.strike("list", "")) == (None, "html")
 
 
+def test_a_fault_that_means_something_at_one_endpoint_strikes_there_only() -> None:
+    faults = _faults(late_store=1)
+    assert (faults.strike("find", "k"), faults.strike("store", "k")) == (None, "late_store")
+
+
 def test_a_burst_strikes_that_many_requests_whatever_their_key() -> None:
     faults = Faults(("burst",), burst_length=6)
     faults.set({"burst": 0.01})

@@ -1,11 +1,10 @@
 """Settings: readings of durations, instants and limits; the command line; every setting is in the reference."""
 
-from dataclasses import fields
 from pathlib import Path
 
 import pytest
 
-from counterfoil.simulators import customer_api, faults, occ_lambda, options
+from counterfoil.simulators import case_system, customer_api, deputy_gateway, faults, occ_lambda, options
 
 REFERENCE = Path(__file__).parents[2] / "docs/reference/simulators.md"
 
@@ -46,14 +45,31 @@ def test_the_command_line_gives_the_settings() -> None:
     assert options.from_arguments(occ_lambda.Options, [], "") == occ_lambda.Options()
 
 
-@pytest.mark.parametrize("kind", [customer_api.Options, occ_lambda.Options])
+SIMULATORS = (customer_api, occ_lambda, case_system, deputy_gateway)
+
+
+@pytest.mark.parametrize("kind", [one.Options for one in SIMULATORS], ids=lambda kind: kind.__module__)
 def test_every_setting_is_in_the_reference(kind: type[options.Common]) -> None:
     text = REFERENCE.read_text()
-    assert [name for name in (options.flag_name(field.name) for field in fields(kind)) if f"`{name}`" not in text] == []
+    assert [
+        name for name in (options.flag_name(field.name) for field in options.flagged(kind)) if f"`{name}`" not in text
+    ] == []
 
 
 def test_every_fault_is_in_the_reference() -> None:
     text = REFERENCE.read_text()
-    names = {*customer_api.KNOWN, *occ_lambda.KNOWN}
+    names = {name for one in SIMULATORS for name in one.KNOWN}
     assert sorted(name for name in names if f"`{name}`" not in text) == []
-    assert names == {*faults.PASSING, *faults.LAMBDA_PASSING, *faults.MARKS, *faults.PAGING}
+    passing = {*faults.PASSING, *faults.LAMBDA_PASSING, *faults.CASE_PASSING, *faults.GATEWAY_PASSING}
+    assert names == passing | faults.LASTING
+
+
+def test_a_setting_that_means_nothing_to_a_simulator_is_no_flag_of_it(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as left:
+        options.from_arguments(case_system.Options, ["--data", "x.csv"], "")
+    assert left.value.code == 2
+    assert "--data" in capsys.readouterr().err
+    given = options.from_arguments(
+        deputy_gateway.Options, ["--case-fault", "late_store=0.1", "--case-fault", "unknown_case"], ""
+    )
+    assert given.case_faults == ("late_store=0.1", "unknown_case")

@@ -84,3 +84,11 @@ def test_a_missing_or_broken_header(headers: dict[str, str], kind: str) -> None:
     refusal = verify(Signed("POST", "/", "", headers, b""), KNOWN, time.time())
     assert isinstance(refusal, Refusal)
     assert refusal.kind == kind
+
+
+def test_bytes_that_are_no_text_are_refused_and_break_nothing() -> None:
+    right = signed()
+    headers = {**right.headers, "x-amz-invocation-type": "\udcff"}
+    refusal = verify(Signed(right.method, right.path, right.query, headers, right.body), KNOWN, time.time())
+    assert refusal is not None
+    assert refusal.kind == "InvalidSignatureException"

@@ -11,7 +11,7 @@ from urllib.request import urlopen
 
 import pytest
 
-MODULES = ["counterfoil.simulators.customer_api", "counterfoil.simulators.occ_lambda"]
+MODULES = [f"counterfoil.simulators.{name}" for name in ("customer_api", "occ_lambda", "case_system", "deputy_gateway")]
 
 
 @contextmanager
@@ -34,7 +34,7 @@ def test_a_process_says_where_it_listens_and_ends_on_a_signal(module: str) -> No
         told = json.loads(started.stdout.readline())
         assert told == {"port": told["port"], "url": f"http://127.0.0.1:{told['port']}"}
         with urlopen(told["url"] + "/_sim/record", timeout=10) as reply:
-            assert json.load(reply)["served_times"] == 0
+            assert json.load(reply)["bytes_sent"] == 0
         started.send_signal(signal.SIGTERM)
         assert started.wait(10) == 0
 
