@@ -42,6 +42,7 @@ class Move:
     parent_id: int | None = None
     lane: Lane | None = None
     not_before: datetime | None = None
+    reason: str | None = None  # of this one; None: that of the call
 
     def as_request(self) -> tuple[Any, ...]:
         """In the order of counterfoil.move_request."""
@@ -66,6 +67,7 @@ class Move:
             self.parent_id,
             self.lane,
             self.not_before,
+            self.reason,
         )
 
 

@@ -1,5 +1,5 @@
 -- One item, for programs that share the database. Returns its id, also where the key was known. It takes the place of the one with four
--- parameters here, when no old release runs any more: with both there, a call by two would mean either.
+-- parameters, so that a call by these goes on meaning the same.
 drop function counterfoil.accept(text, text, jsonb, text);
 create function counterfoil.accept(p_flow text, p_key text, p_payload jsonb default null, p_parent_key text default null,
   p_kind text default null, p_group text default null, p_file jsonb default null, p_lane text default null, p_due_at timestamptz default null,
@@ -17,7 +17,7 @@ grant select on all tables in schema counterfoil to counterfoil_app;
 grant insert, update, delete on counterfoil.flow_kind to counterfoil_app;
 grant insert, update on counterfoil.relay_call, counterfoil.expectation to counterfoil_app;
 grant execute on function
-  counterfoil.request(text, bigint, text, timestamptz, text, text, uuid, text, text, text, text, boolean, text, text, bigint, text, timestamptz),
+  counterfoil.request(text, bigint, text, timestamptz, text, text, uuid, text, text, text, text, boolean, text, text, bigint, text, timestamptz, text),
   counterfoil.accept(text, text, jsonb, text, text, text, jsonb, text, timestamptz, text),
   counterfoil.accept_items(text, counterfoil.accept_request[], text, text),
   counterfoil.claim_deliveries(text, text, integer, interval, bigint, bigint),
