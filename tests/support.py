@@ -324,6 +324,14 @@ async def settle(connection: Any, flow: str, worker: int, *moves: Move) -> list[
     return await deliveries.settle(connection, flow, moves, [], worker=worker)
 
 
+async def held(
+    connection: Any, *keys: str, kind_: str = "report", worker: int = 1, lease: timedelta = timedelta(0)
+) -> dict[str, deliveries.Claimed]:
+    """Claimed under a lease that has ended; nobody has rescued them yet."""
+    await take_in(connection, "docs", *(HandIn(key, {"n": 1}, kind=kind_) for key in keys))
+    return await claim(connection, worker=worker, lease=lease)
+
+
 def exchange(**said: Any) -> Exchange:
     """The proof of a request that was answered with 201."""
     usual = {"kind": ExchangeKind.SEND, "at": NOON, "method": "POST", "address": "https://other.test/documents", "status": 201,

@@ -201,5 +201,11 @@ async def test_no_door_lets_the_server_compile_its_plans(owner: Any) -> None:
         "select proname, proconfig from pg_proc where pronamespace = 'counterfoil'::regnamespace and prosecdef "
         "and (proname = 'move_items' or array_to_string(proconfig, ' ') like '%enable_%')"
     )
-    assert {name for name, _ in doors} >= {"move_items", "claim_items", "claim_deliveries", "rescue_items", "settle_polls"}
+    assert {name for name, _ in doors} >= {
+        "move_items",
+        "claim_items",
+        "claim_deliveries",
+        "rescue_items",
+        "settle_polls",
+    }
     assert [name for name, config in doors if "jit=off" not in config] == []
