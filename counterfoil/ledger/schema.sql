@@ -145,7 +145,7 @@ begin
     raise exception 'a move needs an actor' using errcode = 'CF001';
   end if;
   if exists (select 1 from counterfoil.flow_kind k where k.flow = p_flow and k.parent_kind is not null) then
-    perform counterfoil.lock_groups(p_flow, v_requests);
+    perform counterfoil.lock_groups(p_flow, counterfoil.lonely_groups(p_flow, v_requests));
   end if;
   for v_kind in
     select k.* from counterfoil.kinds_of(p_flow) k where k.kind in (select r.kind from unnest(v_requests) r) order by k.position
@@ -202,7 +202,8 @@ begin
       insert into counterfoil.content (flow, item_id, payload, sha256, file, handed_in_at)
       select p_flow, m.id, (p.request).payload, p.sha256, (p.request).file, v_now
       from unnest(v_placed) p join unnest(v_born) m on m.key = (p.request).key;
-      perform counterfoil.begin_family(p_flow, p_kind, array(select m.id from unnest(v_born) m), v_now);
+      perform counterfoil.expect(p_flow, p_kind, array(select m.id from unnest(v_born) m), v_now);
+      perform counterfoil.find_orphans(p_flow, p_kind, array(select m.id from unnest(v_born) m), v_now);
     end if;
   end if;
   v_taken := array(select row(m.key, m.id, m.to_state, 'new')::counterfoil.accepted from unnest(v_born) m);
@@ -228,9 +229,12 @@ begin
   if p_kind.resend <> 'record' then
     perform 1 from unnest(v_ids) as u (id) cross join lateral (
       select 1 from counterfoil.item o where o.flow = p_flow and o.id = u.id offset 0 for update) l;
-    -- Those that differ: only these are placed, since a parent they name must exist.
+    -- Those that differ: only these are placed, since a parent they name must exist. What was missing is placed as it is handed in now.
     v_placed := counterfoil.place(p_flow, p_kind, array(
-      select r from unnest(p_requests) r
+      select row(r.key, r.kind, r.payload, r.parent_key,
+        case when c.sha256 is null then coalesce(r.group_key, i.group_key) else coalesce(i.group_key, r.group_key) end,
+        r.lane, r.file, r.due_at, r.receipt)::counterfoil.accept_request
+      from unnest(p_requests) r
       cross join lateral (select o.* from counterfoil.item o where o.flow = p_flow and o.key = r.key offset 0) i
       left join lateral (select o.sha256 from counterfoil.content o where o.flow = p_flow and o.item_id = i.id offset 0) c on true
       where i.kind = p_kind.kind and i.state not in ('TRANSFERRED', 'ARCHIVED', 'CANCELLED', 'SUPERSEDED')
@@ -245,7 +249,8 @@ begin
       from unnest(v_placed) p cross join lateral (select (p.request).*) r
       cross join lateral (select o.id from counterfoil.item o where o.flow = p_flow and o.key = r.key offset 0) i),
       p_actor, 'newer content was handed in');
-    perform counterfoil.begin_family(p_flow, p_kind, v_missing, p_now) where cardinality(v_missing) > 0;
+    perform counterfoil.expect(p_flow, p_kind, v_missing, p_now);
+    perform counterfoil.find_orphans(p_flow, p_kind, v_ids, p_now);
   end if;
   return array(
     select row(i.key, i.id, i.state, case when i.key in (select (p.request).key from unnest(v_placed) p) then 'revised' else 'known' end)
@@ -268,8 +273,11 @@ begin
       select i.id from unnest(p_children) as u (id)
       cross join lateral (select o.* from counterfoil.item o where o.flow = p_flow and o.id = u.id offset 0) i
       where i.kind = v_kind.kind and i.parent_id is null and i.group_key is not null
-        and (i.state = 'WAITING' or i.state = 'PERMANENT_ERROR' and i.fault = 'parent_late') order by i.id);
+        and (i.state = 'WAITING' or i.state = 'PERMANENT_ERROR' and i.fault = 'parent_late' or i.state = 'QUEUED' and v_kind.stand_in is null)
+      order by i.id);
     continue when cardinality(v_some) = 0;
+    perform counterfoil.lock_groups(p_flow, array(select i.group_key from unnest(v_some) as u (id)
+      cross join lateral (select o.group_key from counterfoil.item o where o.flow = p_flow and o.id = u.id offset 0) i));
     perform 1 from unnest(v_some) as u (id) cross join lateral (
       select 1 from counterfoil.item o where o.flow = p_flow and o.id = u.id offset 0 for update) l;
     with found as materialized (
@@ -280,40 +288,10 @@ begin
     ), adopted as (
       update counterfoil.item i set parent_id = f.parent from found f
       cross join lateral (select o.ctid as place from counterfoil.item o where o.flow = p_flow and o.id = f.id offset 0) x
-      where i.ctid = x.place and i.parent_id is null and i.state in ('WAITING', 'PERMANENT_ERROR') returning i.id)
+      where i.ctid = x.place and i.parent_id is null and i.state in ('WAITING', 'QUEUED', 'PERMANENT_ERROR') returning i.id)
     select v_adopted || coalesce(array_agg(a.id), '{}') into v_adopted from adopted a;
   end loop;
   return v_adopted;
-end $$;
-
-CREATE FUNCTION counterfoil.begin_family(p_flow text, p_kind counterfoil.flow_kind, p_new bigint[], p_now timestamp with time zone) RETURNS void
-    LANGUAGE plpgsql
-    SET search_path TO 'pg_catalog', 'pg_temp'
-    SET enable_seqscan TO 'off'
-    SET enable_sort TO 'off'
-    AS $$
-declare
-  v_children bigint[];
-begin
-  if p_kind.complete_within is not null then
-    insert into counterfoil.expectation (flow, item_id, due_at)
-    select p_flow, u.id, p_now + p_kind.complete_within from unnest(p_new) as u (id) on conflict do nothing;
-  end if;
-  if not exists (select 1 from counterfoil.flow_kind k where k.flow = p_flow and k.parent_kind = p_kind.kind) then
-    return;
-  end if;
-  v_children := array(
-    select c.id from unnest(p_new) as u (id)
-    cross join lateral (select o.group_key from counterfoil.item o where o.flow = p_flow and o.id = u.id and o.group_key is not null offset 0) p
-    cross join lateral (
-      select o.id from counterfoil.item o
-      where o.flow = p_flow and o.group_key between p.group_key and p.group_key and o.parent_id is null and o.group_key is not null
-        and o.state in ('WAITING', 'PERMANENT_ERROR')
-      order by o.group_key, o.id) c);
-  if cardinality(v_children) > 0 then
-    v_children := counterfoil.adopt(p_flow, v_children);
-    perform counterfoil.move_items(p_flow, counterfoil.family_moves(p_flow, v_children, p_now), 'ledger') where cardinality(v_children) > 0;
-  end if;
 end $$;
 
 CREATE FUNCTION counterfoil.births(p_requests counterfoil.move_request[], p_judged counterfoil.judged_move[]) RETURNS counterfoil.move_request[]
@@ -461,6 +439,14 @@ CREATE FUNCTION counterfoil.count_results(p_flow text, p_moved counterfoil.move_
        ) as s (state, n) having count(*) > 0
 $$;
 
+CREATE FUNCTION counterfoil.expect(p_flow text, p_kind counterfoil.flow_kind, p_new bigint[], p_now timestamp with time zone) RETURNS void
+    LANGUAGE sql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  insert into counterfoil.expectation (flow, item_id, due_at)
+  select p_flow, u.id, p_now + p_kind.complete_within from unnest(p_new) as u (id) where p_kind.complete_within is not null on conflict do nothing
+$$;
+
 CREATE FUNCTION counterfoil.family_moves(p_flow text, p_children bigint[], p_now timestamp with time zone) RETURNS counterfoil.move_request[]
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -494,6 +480,32 @@ begin
       when 'QUEUED' then not h.free or c.not_before > p_now
       when 'PERMANENT_ERROR' then h.free and k.parent_kind is not null and c.fault in ('parent_failed', 'parent_late')
         or not h.free and h.stopped and c.fault = 'parent_failed' and own.fault is distinct from h.case_fault end);
+end $$;
+
+CREATE FUNCTION counterfoil.find_orphans(p_flow text, p_kind counterfoil.flow_kind, p_parents bigint[], p_now timestamp with time zone) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    SET enable_sort TO 'off'
+    AS $$
+declare
+  v_children bigint[];
+begin
+  if not exists (select 1 from counterfoil.flow_kind k where k.flow = p_flow and k.parent_kind = p_kind.kind) then
+    return;
+  end if;
+  v_children := array(
+    select c.id from unnest(p_parents) as u (id)
+    cross join lateral (select o.group_key from counterfoil.item o where o.flow = p_flow and o.id = u.id and o.group_key is not null offset 0) p
+    cross join lateral (
+      select o.id from counterfoil.item o
+      where o.flow = p_flow and o.group_key between p.group_key and p.group_key and o.parent_id is null and o.group_key is not null
+        and o.state in ('WAITING', 'PERMANENT_ERROR')
+      order by o.group_key, o.id) c);
+  if cardinality(v_children) > 0 then
+    v_children := counterfoil.adopt(p_flow, v_children);
+    perform counterfoil.move_items(p_flow, counterfoil.family_moves(p_flow, v_children, p_now), 'ledger') where cardinality(v_children) > 0;
+  end if;
 end $$;
 
 CREATE FUNCTION counterfoil.find_parents(p_flow text, p_kind counterfoil.flow_kind, p_keys text[], p_groups text[]) RETURNS bigint[]
@@ -570,6 +582,9 @@ begin
   if v_revised is not null then
     v_requests := array(
       select counterfoil.request('revise', p_id => u.id, p_reason => 'newer content was handed in meanwhile') from unnest(v_revised) as u (id));
+  end if;
+  if v_children is not null then
+    perform counterfoil.adopt(p_flow, v_children);
   end if;
   if v_parents is not null then
     v_children := v_children || array(
@@ -705,28 +720,14 @@ CREATE FUNCTION counterfoil.live_workers() RETURNS SETOF bigint
     and l.database = (select d.oid from pg_catalog.pg_database d where d.datname = current_database())
 $$;
 
-CREATE FUNCTION counterfoil.lock_groups(p_flow text, p_requests counterfoil.accept_request[]) RETURNS void
-    LANGUAGE plpgsql
+CREATE FUNCTION counterfoil.lock_groups(p_flow text, p_groups text[]) RETURNS void
+    LANGUAGE sql
     SET search_path TO 'pg_catalog', 'pg_temp'
-    SET enable_seqscan TO 'off'
     AS $$
-declare
-  v_groups text[] := array(
-    select r.group_key from unnest(p_requests) r
-    where r.group_key is not null and r.kind in (select k.parent_kind from counterfoil.flow_kind k where k.flow = p_flow));
-  v_kind   counterfoil.flow_kind;
-  v_some   text[];
-begin
-  for v_kind in select k.* from counterfoil.flow_kind k where k.flow = p_flow and k.parent_kind is not null and k.stand_in is null loop
-    v_some := array(select distinct r.group_key from unnest(p_requests) r
-      where r.kind = v_kind.kind and r.parent_key is null and r.group_key is not null);
-    continue when cardinality(v_some) = 0;
-    v_groups := v_groups || array(
-      select u.group_key from unnest(v_some, counterfoil.find_parents(p_flow, v_kind, null, v_some)) as u (group_key, parent) where u.parent is null);
-  end loop;
-  insert into counterfoil.group_lock (flow, group_key) select distinct p_flow, u.group_key from unnest(v_groups) as u (group_key) order by u.group_key
-  on conflict (flow, group_key) do update set group_key = excluded.group_key where false;
-end $$;
+  insert into counterfoil.group_lock (flow, group_key)
+  select distinct p_flow, u.group_key from unnest(p_groups) as u (group_key) where u.group_key is not null order by u.group_key
+  on conflict (flow, group_key) do update set group_key = excluded.group_key where false
+$$;
 
 CREATE FUNCTION counterfoil.lock_items(p_flow text, p_requests counterfoil.move_request[]) RETURNS void
     LANGUAGE plpgsql
@@ -758,6 +759,33 @@ declare
 begin
   perform 1 from unnest(v_parents) as u (id) cross join lateral (
     select 1 from counterfoil.item i where i.flow = p_flow and i.id = u.id and coalesce(i.receipt, i.reference) is null offset 0 for share) l;
+end $$;
+
+CREATE FUNCTION counterfoil.lonely_groups(p_flow text, p_requests counterfoil.accept_request[]) RETURNS text[]
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    AS $$
+declare
+  v_kind   counterfoil.flow_kind;
+  v_some   text[];
+  v_groups text[] := '{}';
+begin
+  for v_kind in select k.* from counterfoil.flow_kind k where k.flow = p_flow loop
+    v_some := array(
+      select distinct coalesce(r.group_key, i.group_key) from unnest(p_requests) r
+      left join lateral (
+        select o.group_key from counterfoil.item o where o.flow = p_flow and o.key = r.key and r.group_key is null offset 0) i on true
+      where r.kind = v_kind.kind and r.parent_key is null and coalesce(r.group_key, i.group_key) is not null);
+    if v_kind.kind in (select k.parent_kind from counterfoil.flow_kind k where k.flow = p_flow) then
+      v_groups := v_groups || v_some;
+    elsif v_kind.parent_kind is not null and v_kind.stand_in is null and cardinality(v_some) > 0 then
+      v_groups := v_groups || array(
+        select u.group_key from unnest(v_some, counterfoil.find_parents(p_flow, v_kind, null, v_some)) as u (group_key, parent)
+        where u.parent is null);
+    end if;
+  end loop;
+  return v_groups;
 end $$;
 
 CREATE FUNCTION counterfoil.mark_sending(p_flow text, p_ids bigint[], p_attempts uuid[]) RETURNS SETOF uuid
@@ -1216,7 +1244,7 @@ begin
   )
   select coalesce(array_agg(w.item_id) filter (where w.missing), '{}') into v_missing from written w;
   update counterfoil.item i set version = i.version + 1, parent_id = coalesce(i.parent_id, nullif(p.parent_id, i.id)),
-    group_key = coalesce(i.group_key, (p.request).group_key), lane = case when i.id = any (v_missing) then (p.request).lane else i.lane end
+    group_key = (p.request).group_key, lane = case when i.id = any (v_missing) then (p.request).lane else i.lane end
   from unnest(p_placed) p cross join lateral (
     select o.ctid as place from counterfoil.item o where o.flow = p_flow and o.key = (p.request).key offset 0) x
   where i.ctid = x.place;
@@ -2030,8 +2058,6 @@ REVOKE ALL ON FUNCTION counterfoil.accept_known(p_flow text, p_kind counterfoil.
 
 REVOKE ALL ON FUNCTION counterfoil.adopt(p_flow text, p_children bigint[]) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION counterfoil.begin_family(p_flow text, p_kind counterfoil.flow_kind, p_new bigint[], p_now timestamp with time zone) FROM PUBLIC;
-
 REVOKE ALL ON FUNCTION counterfoil.births(p_requests counterfoil.move_request[], p_judged counterfoil.judged_move[]) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION counterfoil.births_of(p_kind counterfoil.flow_kind, p_placed counterfoil.placed_request[], p_now timestamp with time zone) FROM PUBLIC;
@@ -2055,7 +2081,11 @@ REVOKE ALL ON FUNCTION counterfoil.count_moves(p_flow text, p_states text[], p_d
 
 REVOKE ALL ON FUNCTION counterfoil.count_results(p_flow text, p_moved counterfoil.move_result[]) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION counterfoil.expect(p_flow text, p_kind counterfoil.flow_kind, p_new bigint[], p_now timestamp with time zone) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION counterfoil.family_moves(p_flow text, p_children bigint[], p_now timestamp with time zone) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION counterfoil.find_orphans(p_flow text, p_kind counterfoil.flow_kind, p_parents bigint[], p_now timestamp with time zone) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION counterfoil.find_parents(p_flow text, p_kind counterfoil.flow_kind, p_keys text[], p_groups text[]) FROM PUBLIC;
 
@@ -2078,11 +2108,13 @@ REVOKE ALL ON FUNCTION counterfoil.live_workers() FROM PUBLIC;
 GRANT ALL ON FUNCTION counterfoil.live_workers() TO counterfoil_app;
 GRANT ALL ON FUNCTION counterfoil.live_workers() TO counterfoil_reader;
 
-REVOKE ALL ON FUNCTION counterfoil.lock_groups(p_flow text, p_requests counterfoil.accept_request[]) FROM PUBLIC;
+REVOKE ALL ON FUNCTION counterfoil.lock_groups(p_flow text, p_groups text[]) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION counterfoil.lock_items(p_flow text, p_requests counterfoil.move_request[]) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION counterfoil.lock_parents(p_flow text, p_children bigint[]) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION counterfoil.lonely_groups(p_flow text, p_requests counterfoil.accept_request[]) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION counterfoil.mark_sending(p_flow text, p_ids bigint[], p_attempts uuid[]) FROM PUBLIC;
 GRANT ALL ON FUNCTION counterfoil.mark_sending(p_flow text, p_ids bigint[], p_attempts uuid[]) TO counterfoil_app;

@@ -268,7 +268,7 @@ async def test_the_number_of_statements_does_not_grow_with_the_call(docs: Any, o
         "select proname from pg_proc where pronamespace = 'counterfoil'::regnamespace and prosrc ~ '\\yloop\\y' order by 1"
     )
     # over kinds and over families in turn; open_cases only where somebody closed one between two statements
-    assert [name for (name,) in loops] == ["accept_items", "adopt", "lock_groups", "next_due", "open_cases"]
+    assert [name for (name,) in loops] == ["accept_items", "adopt", "lonely_groups", "next_due", "open_cases"]
 
 
 async def test_two_calls_about_the_same_receipts_at_once_both_end(docs: Any, database: str) -> None:

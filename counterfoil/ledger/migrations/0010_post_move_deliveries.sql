@@ -11,6 +11,14 @@ alter type counterfoil.move_request add attribute receipt text, add attribute ca
   add attribute not_before timestamptz, add attribute reason text;
 alter type counterfoil.judged_move add attribute kind text, add attribute version integer, add attribute sent_version integer;
 
+-- Kinds as declared. A flow that declares none (a sync) has the one kind `record`, which waits for nothing and keeps its payload in the item.
+create function counterfoil.kinds_of(p_flow text) returns setof counterfoil.flow_kind language sql stable as $$
+  select k.* from counterfoil.flow_kind k where k.flow = p_flow
+  union all
+  select p_flow, 'record', 0::smallint, null, 'last', null, interval '7 days', 'record', 'record', interval '0', false, null, null
+  where not exists (select 1 from counterfoil.flow_kind k where k.flow = p_flow)
+$$;
+
 -- A request by name of its parts.
 create function counterfoil.request(p_event text, p_id bigint default null, p_key text default null, p_next_action_at timestamptz default null,
   p_fault text default null, p_problem text default null, p_attempt_id uuid default null, p_payload text default null,

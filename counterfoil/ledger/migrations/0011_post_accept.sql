@@ -31,14 +31,6 @@ create type counterfoil.placed_request as (
   parent_case_fault text
 );
 
--- Kinds as declared. A flow that declares none (a sync) has the one kind `record`, which waits for nothing and keeps its payload in the item.
-create function counterfoil.kinds_of(p_flow text) returns setof counterfoil.flow_kind language sql stable as $$
-  select k.* from counterfoil.flow_kind k where k.flow = p_flow
-  union all
-  select p_flow, 'record', 0::smallint, null, 'last', null, interval '7 days', 'record', 'record', interval '0', false, null, null
-  where not exists (select 1 from counterfoil.flow_kind k where k.flow = p_flow)
-$$;
-
 -- Each request has a key, and a kind that the flow declares; where it declares one only, the kind may be left out. Of two with the same key the
 -- first counts, of a kind that is updated the last. A sync has no lanes.
 create function counterfoil.with_kinds(p_flow text, p_requests counterfoil.accept_request[]) returns counterfoil.accept_request[]
@@ -128,6 +120,13 @@ begin
       from counterfoil.item o where o.flow = p_flow and o.id = v_parents[q.place] offset 0) p on true);
 end $$;
 
+-- What a new item expects beside it is looked for when its time has come.
+create function counterfoil.expect(p_flow text, p_kind counterfoil.flow_kind, p_new bigint[], p_now timestamptz) returns void
+language sql set search_path = pg_catalog, pg_temp as $$
+  insert into counterfoil.expectation (flow, item_id, due_at)
+  select p_flow, u.id, p_now + p_kind.complete_within from unnest(p_new) as u (id) where p_kind.complete_within is not null on conflict do nothing
+$$;
+
 -- How new items of a kind begin.
 create function counterfoil.births_of(p_kind counterfoil.flow_kind, p_placed counterfoil.placed_request[], p_now timestamptz)
 returns counterfoil.move_request[] language sql stable set search_path = pg_catalog, pg_temp as $$
@@ -148,28 +147,6 @@ returns counterfoil.move_request[] language sql stable set search_path = pg_cata
       else 'accept' end as how) e)
 $$;
 
--- Groups in which somebody might be looked for whom another session is just handing in: those of new parents, and of children that find none.
--- One lock each, in order, whether the row is there or not.
-create function counterfoil.lock_groups(p_flow text, p_requests counterfoil.accept_request[]) returns void
-language plpgsql set search_path = pg_catalog, pg_temp set enable_seqscan = off as $$
-declare
-  v_groups text[] := array(
-    select r.group_key from unnest(p_requests) r
-    where r.group_key is not null and r.kind in (select k.parent_kind from counterfoil.flow_kind k where k.flow = p_flow));
-  v_kind   counterfoil.flow_kind;
-  v_some   text[];
-begin
-  for v_kind in select k.* from counterfoil.flow_kind k where k.flow = p_flow and k.parent_kind is not null and k.stand_in is null loop
-    v_some := array(select distinct r.group_key from unnest(p_requests) r
-      where r.kind = v_kind.kind and r.parent_key is null and r.group_key is not null);
-    continue when cardinality(v_some) = 0;
-    v_groups := v_groups || array(
-      select u.group_key from unnest(v_some, counterfoil.find_parents(p_flow, v_kind, null, v_some)) as u (group_key, parent) where u.parent is null);
-  end loop;
-  insert into counterfoil.group_lock (flow, group_key) select distinct p_flow, u.group_key from unnest(v_groups) as u (group_key) order by u.group_key
-  on conflict (flow, group_key) do update set group_key = excluded.group_key where false;
-end $$;
-
 -- Many at once. One row for each key, in no particular order.
 create function counterfoil.accept_items(p_flow text, p_requests counterfoil.accept_request[], p_actor text default session_user,
   p_reason text default null)
@@ -184,7 +161,7 @@ begin
     raise exception 'a move needs an actor' using errcode = 'CF001';
   end if;
   if exists (select 1 from counterfoil.flow_kind k where k.flow = p_flow and k.parent_kind is not null) then
-    perform counterfoil.lock_groups(p_flow, v_requests);
+    perform counterfoil.lock_groups(p_flow, counterfoil.lonely_groups(p_flow, v_requests));
   end if;
   for v_kind in
     select k.* from counterfoil.kinds_of(p_flow) k where k.kind in (select r.kind from unnest(v_requests) r) order by k.position
@@ -220,7 +197,8 @@ begin
       insert into counterfoil.content (flow, item_id, payload, sha256, file, handed_in_at)
       select p_flow, m.id, (p.request).payload, p.sha256, (p.request).file, v_now
       from unnest(v_placed) p join unnest(v_born) m on m.key = (p.request).key;
-      perform counterfoil.begin_family(p_flow, p_kind, array(select m.id from unnest(v_born) m), v_now);
+      perform counterfoil.expect(p_flow, p_kind, array(select m.id from unnest(v_born) m), v_now);
+      perform counterfoil.find_orphans(p_flow, p_kind, array(select m.id from unnest(v_born) m), v_now);
     end if;
   end if;
   v_taken := array(select row(m.key, m.id, m.to_state, 'new')::counterfoil.accepted from unnest(v_born) m);
@@ -245,9 +223,12 @@ begin
   if p_kind.resend <> 'record' then
     perform 1 from unnest(v_ids) as u (id) cross join lateral (
       select 1 from counterfoil.item o where o.flow = p_flow and o.id = u.id offset 0 for update) l;
-    -- Those that differ: only these are placed, since a parent they name must exist.
+    -- Those that differ: only these are placed, since a parent they name must exist. What was missing is placed as it is handed in now.
     v_placed := counterfoil.place(p_flow, p_kind, array(
-      select r from unnest(p_requests) r
+      select row(r.key, r.kind, r.payload, r.parent_key,
+        case when c.sha256 is null then coalesce(r.group_key, i.group_key) else coalesce(i.group_key, r.group_key) end,
+        r.lane, r.file, r.due_at, r.receipt)::counterfoil.accept_request
+      from unnest(p_requests) r
       cross join lateral (select o.* from counterfoil.item o where o.flow = p_flow and o.key = r.key offset 0) i
       left join lateral (select o.sha256 from counterfoil.content o where o.flow = p_flow and o.item_id = i.id offset 0) c on true
       where i.kind = p_kind.kind and i.state not in ('TRANSFERRED', 'ARCHIVED', 'CANCELLED', 'SUPERSEDED')
@@ -262,7 +243,8 @@ begin
       from unnest(v_placed) p cross join lateral (select (p.request).*) r
       cross join lateral (select o.id from counterfoil.item o where o.flow = p_flow and o.key = r.key offset 0) i),
       p_actor, 'newer content was handed in');
-    perform counterfoil.begin_family(p_flow, p_kind, v_missing, p_now) where cardinality(v_missing) > 0;
+    perform counterfoil.expect(p_flow, p_kind, v_missing, p_now);
+    perform counterfoil.find_orphans(p_flow, p_kind, v_ids, p_now);
   end if;
   return array(
     select row(i.key, i.id, i.state, case when i.key in (select (p.request).key from unnest(v_placed) p) then 'revised' else 'known' end)
@@ -287,7 +269,7 @@ begin
   )
   select coalesce(array_agg(w.item_id) filter (where w.missing), '{}') into v_missing from written w;
   update counterfoil.item i set version = i.version + 1, parent_id = coalesce(i.parent_id, nullif(p.parent_id, i.id)),
-    group_key = coalesce(i.group_key, (p.request).group_key), lane = case when i.id = any (v_missing) then (p.request).lane else i.lane end
+    group_key = (p.request).group_key, lane = case when i.id = any (v_missing) then (p.request).lane else i.lane end
   from unnest(p_placed) p cross join lateral (
     select o.ctid as place from counterfoil.item o where o.flow = p_flow and o.key = (p.request).key offset 0) x
   where i.ctid = x.place;

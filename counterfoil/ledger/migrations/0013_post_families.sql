@@ -1,5 +1,36 @@
--- What follows from moves of deliveries, in the same transaction: parents and children, newer content, confirmation by polling; and the doors
--- that keep the proof.
+-- What follows from moves of deliveries, in the same transaction: parents and children, newer content, confirmation by polling.
+
+-- One lock for each group, in order, whether its row is there or not.
+create function counterfoil.lock_groups(p_flow text, p_groups text[]) returns void language sql set search_path = pg_catalog, pg_temp as $$
+  insert into counterfoil.group_lock (flow, group_key)
+  select distinct p_flow, u.group_key from unnest(p_groups) as u (group_key) where u.group_key is not null order by u.group_key
+  on conflict (flow, group_key) do update set group_key = excluded.group_key where false
+$$;
+
+-- Groups in which somebody might be looked for whom another session is just handing in: those of parents, and of children that find none.
+create function counterfoil.lonely_groups(p_flow text, p_requests counterfoil.accept_request[]) returns text[]
+language plpgsql stable set search_path = pg_catalog, pg_temp set enable_seqscan = off as $$
+declare
+  v_kind   counterfoil.flow_kind;
+  v_some   text[];
+  v_groups text[] := '{}';
+begin
+  for v_kind in select k.* from counterfoil.flow_kind k where k.flow = p_flow loop
+    v_some := array(
+      select distinct coalesce(r.group_key, i.group_key) from unnest(p_requests) r
+      left join lateral (
+        select o.group_key from counterfoil.item o where o.flow = p_flow and o.key = r.key and r.group_key is null offset 0) i on true
+      where r.kind = v_kind.kind and r.parent_key is null and coalesce(r.group_key, i.group_key) is not null);
+    if v_kind.kind in (select k.parent_kind from counterfoil.flow_kind k where k.flow = p_flow) then
+      v_groups := v_groups || v_some;
+    elsif v_kind.parent_kind is not null and v_kind.stand_in is null and cardinality(v_some) > 0 then
+      v_groups := v_groups || array(
+        select u.group_key from unnest(v_some, counterfoil.find_parents(p_flow, v_kind, null, v_some)) as u (group_key, parent)
+        where u.parent is null);
+    end if;
+  end loop;
+  return v_groups;
+end $$;
 
 -- Hold on to the parents of these children that have no receipt, so that one which comes at this moment is not missed.
 create function counterfoil.lock_parents(p_flow text, p_children bigint[]) returns void
@@ -48,7 +79,7 @@ begin
         or not h.free and h.stopped and c.fault = 'parent_failed' and own.fault is distinct from h.case_fault end);
 end $$;
 
--- Children that no parent was found for belong to the one their group has by now.
+-- Children that no parent was found for belong to the one their group has by now. Their groups are locked, as for those who hand in parents.
 create function counterfoil.adopt(p_flow text, p_children bigint[]) returns bigint[]
 language plpgsql set search_path = pg_catalog, pg_temp set enable_seqscan = off as $$
 declare
@@ -61,8 +92,11 @@ begin
       select i.id from unnest(p_children) as u (id)
       cross join lateral (select o.* from counterfoil.item o where o.flow = p_flow and o.id = u.id offset 0) i
       where i.kind = v_kind.kind and i.parent_id is null and i.group_key is not null
-        and (i.state = 'WAITING' or i.state = 'PERMANENT_ERROR' and i.fault = 'parent_late') order by i.id);
+        and (i.state = 'WAITING' or i.state = 'PERMANENT_ERROR' and i.fault = 'parent_late' or i.state = 'QUEUED' and v_kind.stand_in is null)
+      order by i.id);
     continue when cardinality(v_some) = 0;
+    perform counterfoil.lock_groups(p_flow, array(select i.group_key from unnest(v_some) as u (id)
+      cross join lateral (select o.group_key from counterfoil.item o where o.flow = p_flow and o.id = u.id offset 0) i));
     perform 1 from unnest(v_some) as u (id) cross join lateral (
       select 1 from counterfoil.item o where o.flow = p_flow and o.id = u.id offset 0 for update) l;
     with found as materialized (
@@ -73,27 +107,23 @@ begin
     ), adopted as (
       update counterfoil.item i set parent_id = f.parent from found f
       cross join lateral (select o.ctid as place from counterfoil.item o where o.flow = p_flow and o.id = f.id offset 0) x
-      where i.ctid = x.place and i.parent_id is null and i.state in ('WAITING', 'PERMANENT_ERROR') returning i.id)
+      where i.ctid = x.place and i.parent_id is null and i.state in ('WAITING', 'QUEUED', 'PERMANENT_ERROR') returning i.id)
     select v_adopted || coalesce(array_agg(a.id), '{}') into v_adopted from adopted a;
   end loop;
   return v_adopted;
 end $$;
 
--- What a new item of a parent's kind means for others: orphans of its group have a parent now; what it expects is looked for in time.
-create function counterfoil.begin_family(p_flow text, p_kind counterfoil.flow_kind, p_new bigint[], p_now timestamptz) returns void
+-- Orphans of the groups that these items are in have a parent now.
+create function counterfoil.find_orphans(p_flow text, p_kind counterfoil.flow_kind, p_parents bigint[], p_now timestamptz) returns void
 language plpgsql set search_path = pg_catalog, pg_temp set enable_seqscan = off set enable_sort = off as $$
 declare
   v_children bigint[];
 begin
-  if p_kind.complete_within is not null then
-    insert into counterfoil.expectation (flow, item_id, due_at)
-    select p_flow, u.id, p_now + p_kind.complete_within from unnest(p_new) as u (id) on conflict do nothing;
-  end if;
   if not exists (select 1 from counterfoil.flow_kind k where k.flow = p_flow and k.parent_kind = p_kind.kind) then
     return;
   end if;
   v_children := array(
-    select c.id from unnest(p_new) as u (id)
+    select c.id from unnest(p_parents) as u (id)
     cross join lateral (select o.group_key from counterfoil.item o where o.flow = p_flow and o.id = u.id and o.group_key is not null offset 0) p
     cross join lateral (
       select o.id from counterfoil.item o
@@ -156,6 +186,9 @@ begin
     v_requests := array(
       select counterfoil.request('revise', p_id => u.id, p_reason => 'newer content was handed in meanwhile') from unnest(v_revised) as u (id));
   end if;
+  if v_children is not null then
+    perform counterfoil.adopt(p_flow, v_children);
+  end if;
   if v_parents is not null then
     v_children := v_children || array(
       select c.id from unnest(v_parents) as u (id) cross join lateral (
@@ -166,104 +199,5 @@ begin
   end if;
   if cardinality(v_requests) > 0 then
     perform counterfoil.move_items(p_flow, v_requests, 'ledger');
-  end if;
-end $$;
-
--- Exchanges as they come from a worker; the proof is kept whatever becomes of the move.
-create type counterfoil.exchange_row as (
-  item_id bigint, call_id bigint, attempt_id uuid, at timestamptz, kind text, method text, address text, status smallint, outcome text,
-  took_ms integer, sent_bytes bigint, sent_sha256 text, got_bytes bigint, got_sha256 text, request text, reply text, fault text
-);
-
-create function counterfoil.note_exchanges(p_flow text, p_exchanges counterfoil.exchange_row[]) returns void
-language sql security definer set search_path = pg_catalog, pg_temp as $$
-  insert into counterfoil.exchange (at, flow, item_id, call_id, attempt_id, kind, method, address, status, outcome, took_ms, sent_bytes, sent_sha256,
-    got_bytes, got_sha256, request, reply, fault)
-  select e.at, p_flow, e.item_id, e.call_id, e.attempt_id, e.kind, e.method, e.address, e.status, e.outcome, e.took_ms, e.sent_bytes, e.sent_sha256,
-    e.got_bytes, e.got_sha256, e.request, e.reply, e.fault
-  from unnest(p_exchanges) e
-$$;
-
--- Settle a slice: the proof, then the moves, in one statement.
-create function counterfoil.settle_deliveries(p_flow text, p_requests counterfoil.move_request[], p_exchanges counterfoil.exchange_row[],
-  p_worker bigint)
-returns setof counterfoil.move_result language plpgsql security definer set search_path = pg_catalog, pg_temp set jit = off as $$
-begin
-  perform counterfoil.note_exchanges(p_flow, p_exchanges);
-  return query select m.* from counterfoil.move_items(p_flow, p_requests, 'worker ' || p_worker, null, p_worker) m;
-end $$;
-
--- A file that was made for an item is kept, so that a retry sends the same one: only of the attempt that has the item, and for the content
--- it was made from. The items are locked first, as those do who bring newer content.
-create function counterfoil.keep_rendered(p_flow text, p_ids bigint[], p_attempts uuid[], p_files jsonb[]) returns void
-language plpgsql security definer set search_path = pg_catalog, pg_temp set enable_seqscan = off set jit = off as $$
-declare
-  v_held bigint[];
-begin
-  v_held := array(
-    select i.id from (select u.id, u.attempt_id from unnest(p_ids, p_attempts) as u (id, attempt_id) order by u.id) s
-    cross join lateral (
-      select o.id, o.attempts, o.version from counterfoil.item o
-      where o.flow = p_flow and o.id = s.id and o.attempt_id = s.attempt_id offset 0 for share) i
-    cross join lateral (select t.version from counterfoil.attempt t where t.flow = p_flow and t.item_id = i.id and t.number = i.attempts offset 0) a
-    where a.version = i.version);
-  update counterfoil.content c set rendered = s.file
-  from unnest(p_ids, p_files) as s (id, file) cross join lateral (
-    select o.ctid as place from counterfoil.content o where o.flow = p_flow and o.item_id = s.id and s.id = any (v_held) offset 0) x
-  where c.ctid = x.place;
-end $$;
-
--- Confirmation in bulk: a constant number of statements for each call, whatever its size.
-create type counterfoil.poll_result as (
-  item_id      bigint,
-  next_poll_at timestamptz,      -- null: nothing more is asked
-  phase        text,             -- confirm | late | recheck; null leaves it
-  keep_until   timestamptz,
-  answered     boolean,          -- whether the other side said anything of it
-  status       text,
-  seen         text,
-  not_found    smallint
-);
-
-create type counterfoil.step_row as (
-  item_id bigint, step text, status text, started_at timestamptz, ended_at timestamptz, error text
-);
-
--- What one call found out; requests name their items by id. What has left meanwhile (it has no row in `poll` any more) is passed over: its steps,
--- its move, its row. Moves that are no longer legal are told and nothing else.
-create function counterfoil.settle_polls(p_flow text, p_results counterfoil.poll_result[], p_steps counterfoil.step_row[],
-  p_requests counterfoil.move_request[], p_exchanges counterfoil.exchange_row[], p_actor text)
-returns setof counterfoil.move_result language plpgsql security definer
-set search_path = pg_catalog, pg_temp set enable_seqscan = off set jit = off as $$
-declare
-  v_now    timestamptz := counterfoil.now();
-  v_ids    bigint[];
-  v_polled bigint[];
-begin
-  perform counterfoil.note_exchanges(p_flow, p_exchanges);
-  perform counterfoil.lock_items(p_flow, p_requests);
-  v_ids := array(
-    select r.item_id from unnest(p_results) r union select s.item_id from unnest(p_steps) s union select q.id from unnest(p_requests) q
-    order by 1);
-  v_polled := array(select p.item_id from unnest(v_ids) as u (id) cross join lateral (
-    select o.item_id from counterfoil.poll o where o.flow = p_flow and o.item_id = u.id offset 0 for update) p);
-  insert into counterfoil.item_step (at, flow, item_id, step, status, started_at, ended_at, error)
-  select v_now, p_flow, s.item_id, s.step, s.status, s.started_at, s.ended_at, s.error
-  from unnest(p_steps) with ordinality as s (item_id, step, status, started_at, ended_at, error, place)
-  where s.item_id in (select u.id from unnest(v_polled) as u (id)) order by s.place;
-  if cardinality(p_requests) > 0 then
-    return query select m.* from counterfoil.move_items(p_flow,
-      array(select q from unnest(p_requests) q where q.id in (select u.id from unnest(v_polled) as u (id))), p_actor) m;
-  end if;
-  update counterfoil.poll p set next_poll_at = r.next_poll_at, phase = coalesce(r.phase, p.phase), keep_until = coalesce(r.keep_until, p.keep_until),
-    polled_at = case when r.answered then v_now else p.polled_at end, status = coalesce(r.status, p.status), seen = coalesce(r.seen, p.seen),
-    not_found = coalesce(r.not_found, 0)
-  from unnest(p_results) r cross join lateral (
-    select o.ctid as place from counterfoil.poll o where o.flow = p_flow and o.item_id = r.item_id and r.next_poll_at is not null offset 0) x
-  where p.ctid = x.place;
-  if exists (select 1 from unnest(p_results) r where r.next_poll_at is null) then
-    delete from counterfoil.poll p where p.ctid = any (array(
-      select x.place from unnest(p_results) r cross join lateral (
-        select o.ctid as place from counterfoil.poll o where o.flow = p_flow and o.item_id = r.item_id and r.next_poll_at is null offset 0) x));
   end if;
 end $$;
