@@ -370,17 +370,18 @@ FORGOTTEN_CHILDREN = """
 select c.key, c.state, c.fault, p.key as parent, p.state as parent_state from counterfoil.item c
 join counterfoil.flow_kind k on k.flow = c.flow and k.kind = c.kind and k.parent_kind is not null
 left join counterfoil.item p on p.flow = c.flow and p.id = c.parent_id
+cross join lateral (select coalesce(p.receipt, case when p.state = 'TRANSFERRED' then p.reference end) as receipt) r
 left join counterfoil."case" pc on pc.id = p.case_id
 left join counterfoil."case" cc on cc.id = c.case_id
 where c.flow = $1 and (
-  c.state = 'WAITING' and coalesce(p.receipt, p.reference) is not null and c.next_action_at is distinct from c.not_before
-  or c.state = 'WAITING' and p.receipt is null and p.reference is null
+  c.state = 'WAITING' and r.receipt is not null and c.next_action_at is distinct from c.not_before
+  or c.state = 'WAITING' and r.receipt is null
     and p.state in ('PERMANENT_ERROR', 'REJECTED', 'TRANSFERRED', 'SUPERSEDED', 'ARCHIVED', 'CANCELLED')
   or c.state = 'PERMANENT_ERROR' and c.fault = 'parent_failed' and p.state = 'PERMANENT_ERROR' and pc.id is distinct from cc.id
   or c.state = 'WAITING' and c.parent_id is null and exists (
     select 1 from counterfoil.item q join counterfoil.content w on w.flow = q.flow and w.item_id = q.id  -- was handed in
     where q.flow = c.flow and q.group_key = c.group_key and q.kind = k.parent_kind)
-  or c.state in ('QUEUED', 'TEMPORARY_ERROR') and c.parent_id is not null and coalesce(p.receipt, p.reference) is null)
+  or c.state in ('QUEUED', 'TEMPORARY_ERROR') and c.parent_id is not null and r.receipt is null)
 """
 
 # --- many sessions -------------------------------------------------------------------------------------------

@@ -61,7 +61,7 @@ select (select i.key from counterfoil.item i where i.flow = $1 order by i.flow, 
 -- name: get_item
 -- $1 flow or null, $2 key or null, $3 id or null, $4 receipt or null.
 select i.*, c.title as case_title, c.owner as case_owner, c.due_at as case_due_at, p.key as parent_key, p.state as parent_state,
-  coalesce(p.receipt, p.reference) as parent_receipt
+  coalesce(p.receipt, case when p.state = 'TRANSFERRED' then p.reference end) as parent_receipt
 from (
   select i.* from counterfoil.item i where i.id = $3::bigint and ($1::text is null or i.flow = $1)
   union all  -- flow by flow, so that a key without a flow is a few probes and no scan

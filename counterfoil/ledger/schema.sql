@@ -349,7 +349,7 @@ begin
   perform counterfoil.claim_these(p_flow, v_ids, p_lease, p_worker);
   return query
   select i.id, i.key, i.kind, i.group_key, i.attempt_id, i.attempts, i.first_failed_at, i.doubt_at, i.receipt, i.accepted_at, i.fault, i.problem,
-    i.parent_id, p.key, p.state, coalesce(p.receipt, p.reference), pc.payload, c.payload, c.file, c.rendered, i.version, v_turned_to
+    i.parent_id, p.key, p.state, counterfoil.receipt_of(p.state, p.receipt, p.reference), pc.payload, c.payload, c.file, c.rendered, i.version, v_turned_to
   from unnest(v_ids) with ordinality as u (id, place)
   cross join lateral (select o.* from counterfoil.item o where o.flow = p_flow and o.id = u.id offset 0) i
   left join lateral (select o.* from counterfoil.content o where o.flow = p_flow and o.item_id = u.id offset 0) c on true
@@ -472,7 +472,7 @@ begin
       from counterfoil.item o where o.flow = p_flow and o.id = c.parent_id offset 0) p on true
     left join lateral (select s.fault from counterfoil."case" s where s.id = c.case_id) own on true
     cross join lateral (select
-      k.parent_kind is null or coalesce(p.receipt, p.reference) is not null or c.parent_id is null and k.stand_in is not null as free,
+      k.parent_kind is null or counterfoil.receipt_of(p.state, p.receipt, p.reference) is not null or c.parent_id is null and k.stand_in is not null as free,
       counterfoil.is_stopped(p.state) as stopped, coalesce(p.case_fault, 'parent_failed') as case_fault) h
     where case c.state
       when 'WAITING' then h.free and (c.not_before > p_now and c.next_action_at <> c.not_before or coalesce(c.not_before <= p_now, true))
@@ -524,7 +524,7 @@ begin
       order by i.group_key desc, i.id desc limit 1) l on r.key is null and p_kind.inherits = 'last'
     left join lateral (
       select i.id from counterfoil.item i where i.flow = p_flow and i.kind = p_kind.parent_kind and i.group_key between r.group_key and r.group_key
-        and coalesce(i.receipt, i.reference) is not null
+        and counterfoil.receipt_of(i.state, i.receipt, i.reference) is not null
       order by i.group_key, i.id limit 1) a on r.key is null and p_kind.inherits = 'first'
     left join lateral (
       select i.id from counterfoil.item i where i.flow = p_flow and i.kind = p_kind.parent_kind and i.group_key between r.group_key and r.group_key
@@ -758,7 +758,7 @@ declare
     where i.parent_id is not null order by i.parent_id);
 begin
   perform 1 from unnest(v_parents) as u (id) cross join lateral (
-    select 1 from counterfoil.item i where i.flow = p_flow and i.id = u.id and coalesce(i.receipt, i.reference) is null offset 0 for share) l;
+    select 1 from counterfoil.item i where i.flow = p_flow and i.id = u.id and counterfoil.receipt_of(i.state, i.receipt, i.reference) is null offset 0 for share) l;
 end $$;
 
 CREATE FUNCTION counterfoil.lonely_groups(p_flow text, p_requests counterfoil.accept_request[]) RETURNS text[]
@@ -1120,7 +1120,7 @@ begin
       array(select r.group_key from unnest(p_requests) r));
     v_locks := array(select distinct u.id from unnest(v_parents) as u (id) where u.id is not null and p_kind.parent_kind is not null order by u.id);
     perform 1 from unnest(v_locks) as u (id) cross join lateral (
-      select 1 from counterfoil.item i where i.flow = p_flow and i.id = u.id and coalesce(i.receipt, i.reference) is null offset 0 for share) l;
+      select 1 from counterfoil.item i where i.flow = p_flow and i.id = u.id and counterfoil.receipt_of(i.state, i.receipt, i.reference) is null offset 0 for share) l;
     select r.key, r.parent_key, i.kind into v_bad
     from unnest(array(select r.key from unnest(p_requests) r), array(select r.parent_key from unnest(p_requests) r), v_parents)
       as r (key, parent_key, parent_id)
@@ -1134,13 +1134,19 @@ begin
   end if;
   return array(
     select row(q.request, encode(sha256(convert_to((q.request).payload || coalesce((q.request).file::text, ''), 'UTF8')), 'hex'),
-      p.id, p.key, p.state, p.problem, coalesce(p.receipt, p.reference), p.case_fault)::counterfoil.placed_request
+      p.id, p.key, p.state, p.problem, counterfoil.receipt_of(p.state, p.receipt, p.reference), p.case_fault)::counterfoil.placed_request
     from (select unnest(p_requests) as request, generate_series(1, cardinality(p_requests)) as place) q
     left join lateral (
       select o.id, o.key, o.state, o.problem, o.receipt, o.reference,
         (select c.fault from counterfoil."case" c where c.id = o.case_id) as case_fault
       from counterfoil.item o where o.flow = p_flow and o.id = v_parents[q.place] offset 0) p on true);
 end $$;
+
+CREATE FUNCTION counterfoil.receipt_of(p_state text, p_receipt text, p_reference text) RETURNS text
+    LANGUAGE sql IMMUTABLE
+    AS $$
+  select coalesce(p_receipt, case when p_state = 'TRANSFERRED' then p_reference end)
+$$;
 
 CREATE FUNCTION counterfoil.renew_items(p_flow text, p_attempts uuid[], p_lease interval) RETURNS SETOF uuid
     LANGUAGE sql SECURITY DEFINER
@@ -1332,7 +1338,7 @@ begin
       when i.state = 'ACCEPTED' then counterfoil.request('fail', p_id => i.id, p_fault => 'unconfirmed',
         p_problem => format('The other side has it since %s and has not confirmed it in time; it last said %s.',
           to_char(coalesce(i.receipt_at, i.state_since) at time zone 'UTC', 'YYYY-MM-DD HH24:MI'), coalesce(q.status, 'nothing')))
-      when k.parent_kind is null or coalesce(p.receipt, p.reference) is not null or i.parent_id is null and k.stand_in is not null
+      when k.parent_kind is null or counterfoil.receipt_of(p.state, p.receipt, p.reference) is not null or i.parent_id is null and k.stand_in is not null
         then counterfoil.request('release', p_id => i.id)
       when i.accepted_at + k.parent_wait > v_now then counterfoil.request('hold', p_id => i.id, p_next_action_at => i.accepted_at + k.parent_wait,
         p_not_before => v_now, p_reason => 'its parent has no receipt yet')
@@ -1340,7 +1346,7 @@ begin
         then 'No parent was handed in for it.' else format('Its parent %s has no receipt yet.', p.key) end) end
     from unnest(v_ids) as u (id)
     cross join lateral (select o.* from counterfoil.item o where o.flow = p_flow and o.id = u.id offset 0) i
-    left join lateral (select o.key, o.receipt, o.reference from counterfoil.item o where o.flow = p_flow and o.id = i.parent_id offset 0) p on true
+    left join lateral (select o.key, o.state, o.receipt, o.reference from counterfoil.item o where o.flow = p_flow and o.id = i.parent_id offset 0) p on true
     left join lateral (select o.* from counterfoil.flow_kind o where o.flow = p_flow and o.kind = i.kind offset 0) k on true
     left join lateral (select o.status from counterfoil.poll o where o.flow = p_flow and o.item_id = i.id offset 0) q on true);
   return query
@@ -2149,6 +2155,8 @@ REVOKE ALL ON FUNCTION counterfoil.open_flow_case(p_flow text, p_fault text, p_t
 GRANT ALL ON FUNCTION counterfoil.open_flow_case(p_flow text, p_fault text, p_title text) TO counterfoil_app;
 
 REVOKE ALL ON FUNCTION counterfoil.place(p_flow text, p_kind counterfoil.flow_kind, p_requests counterfoil.accept_request[]) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION counterfoil.receipt_of(p_state text, p_receipt text, p_reference text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION counterfoil.renew_items(p_flow text, p_attempts uuid[], p_lease interval) FROM PUBLIC;
 GRANT ALL ON FUNCTION counterfoil.renew_items(p_flow text, p_attempts uuid[], p_lease interval) TO counterfoil_app;

@@ -125,6 +125,17 @@ async def test_no_child_goes_while_its_parent_only_might_have_arrived(docs: Any)
     assert await history(docs, "d1") == ["hold"]
 
 
+async def test_a_reference_is_a_receipt_only_of_what_was_handed_over(docs: Any) -> None:
+    await hand_in(docs, "docs", "r1", kind="report")
+    await hand_in(docs, "docs", "d1", kind="doc", parent_key="r1")
+    await act(docs, "docs", E.HOLD, "r1", reference="S-1", next_action_at=NOON)
+    await hand_in(docs, "docs", "d2", kind="doc", parent_key="r1")
+    assert await states(docs) == {"r1": "WAITING", "d1": "WAITING", "d2": "WAITING"}
+    await act(docs, "docs", E.TRANSFER, "r1")
+    assert await states(docs) == {"r1": "TRANSFERRED", "d1": "QUEUED", "d2": "QUEUED"}
+    await books_agree(docs)
+
+
 # --- held children -------------------------------------------------------------------------------------------
 
 

@@ -47,6 +47,11 @@ create function counterfoil.is_stopped(p_state text) returns boolean language sq
   select p_state in ('PERMANENT_ERROR', 'REJECTED', 'TRANSFERRED', 'SUPERSEDED', 'ARCHIVED', 'CANCELLED')
 $$;
 
+-- What its children are sent with: what the other side gave for it, or where it was handed over by hand.
+create function counterfoil.receipt_of(p_state text, p_receipt text, p_reference text) returns text language sql immutable as $$
+  select coalesce(p_receipt, case when p_state = 'TRANSFERRED' then p_reference end)
+$$;
+
 create function counterfoil.stopped_problem(p_key text, p_state text, p_problem text) returns text language sql immutable as $$
   select format('Its parent %s stopped: %s', p_key,
     case when p_state = 'PERMANENT_ERROR' and p_problem is not null then p_problem else lower(p_state) end)

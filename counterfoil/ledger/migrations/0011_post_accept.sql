@@ -77,7 +77,7 @@ begin
       order by i.group_key desc, i.id desc limit 1) l on r.key is null and p_kind.inherits = 'last'
     left join lateral (
       select i.id from counterfoil.item i where i.flow = p_flow and i.kind = p_kind.parent_kind and i.group_key between r.group_key and r.group_key
-        and coalesce(i.receipt, i.reference) is not null
+        and counterfoil.receipt_of(i.state, i.receipt, i.reference) is not null
       order by i.group_key, i.id limit 1) a on r.key is null and p_kind.inherits = 'first'
     left join lateral (
       select i.id from counterfoil.item i where i.flow = p_flow and i.kind = p_kind.parent_kind and i.group_key between r.group_key and r.group_key
@@ -98,7 +98,8 @@ begin
       array(select r.group_key from unnest(p_requests) r));
     v_locks := array(select distinct u.id from unnest(v_parents) as u (id) where u.id is not null and p_kind.parent_kind is not null order by u.id);
     perform 1 from unnest(v_locks) as u (id) cross join lateral (
-      select 1 from counterfoil.item i where i.flow = p_flow and i.id = u.id and coalesce(i.receipt, i.reference) is null offset 0 for share) l;
+      select 1 from counterfoil.item i
+      where i.flow = p_flow and i.id = u.id and counterfoil.receipt_of(i.state, i.receipt, i.reference) is null offset 0 for share) l;
     select r.key, r.parent_key, i.kind into v_bad
     from unnest(array(select r.key from unnest(p_requests) r), array(select r.parent_key from unnest(p_requests) r), v_parents)
       as r (key, parent_key, parent_id)
@@ -112,7 +113,7 @@ begin
   end if;
   return array(
     select row(q.request, encode(sha256(convert_to((q.request).payload || coalesce((q.request).file::text, ''), 'UTF8')), 'hex'),
-      p.id, p.key, p.state, p.problem, coalesce(p.receipt, p.reference), p.case_fault)::counterfoil.placed_request
+      p.id, p.key, p.state, p.problem, counterfoil.receipt_of(p.state, p.receipt, p.reference), p.case_fault)::counterfoil.placed_request
     from (select unnest(p_requests) as request, generate_series(1, cardinality(p_requests)) as place) q
     left join lateral (
       select o.id, o.key, o.state, o.problem, o.receipt, o.reference,
@@ -275,3 +276,5 @@ begin
   where i.ctid = x.place;
   return v_missing;
 end $$;
+
+revoke all on all functions in schema counterfoil from public;

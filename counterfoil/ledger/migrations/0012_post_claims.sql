@@ -93,7 +93,8 @@ begin
   perform counterfoil.claim_these(p_flow, v_ids, p_lease, p_worker);
   return query
   select i.id, i.key, i.kind, i.group_key, i.attempt_id, i.attempts, i.first_failed_at, i.doubt_at, i.receipt, i.accepted_at, i.fault, i.problem,
-    i.parent_id, p.key, p.state, coalesce(p.receipt, p.reference), pc.payload, c.payload, c.file, c.rendered, i.version, v_turned_to
+    i.parent_id, p.key, p.state, counterfoil.receipt_of(p.state, p.receipt, p.reference), pc.payload, c.payload, c.file, c.rendered, i.version,
+    v_turned_to
   from unnest(v_ids) with ordinality as u (id, place)
   cross join lateral (select o.* from counterfoil.item o where o.flow = p_flow and o.id = u.id offset 0) i
   left join lateral (select o.* from counterfoil.content o where o.flow = p_flow and o.item_id = u.id offset 0) c on true
@@ -209,15 +210,16 @@ begin
       when i.state = 'ACCEPTED' then counterfoil.request('fail', p_id => i.id, p_fault => 'unconfirmed',
         p_problem => format('The other side has it since %s and has not confirmed it in time; it last said %s.',
           to_char(coalesce(i.receipt_at, i.state_since) at time zone 'UTC', 'YYYY-MM-DD HH24:MI'), coalesce(q.status, 'nothing')))
-      when k.parent_kind is null or coalesce(p.receipt, p.reference) is not null or i.parent_id is null and k.stand_in is not null
-        then counterfoil.request('release', p_id => i.id)
+      when k.parent_kind is null or counterfoil.receipt_of(p.state, p.receipt, p.reference) is not null
+        or i.parent_id is null and k.stand_in is not null then counterfoil.request('release', p_id => i.id)
       when i.accepted_at + k.parent_wait > v_now then counterfoil.request('hold', p_id => i.id, p_next_action_at => i.accepted_at + k.parent_wait,
         p_not_before => v_now, p_reason => 'its parent has no receipt yet')
       else counterfoil.request('fail', p_id => i.id, p_fault => 'parent_late', p_problem => case when i.parent_id is null
         then 'No parent was handed in for it.' else format('Its parent %s has no receipt yet.', p.key) end) end
     from unnest(v_ids) as u (id)
     cross join lateral (select o.* from counterfoil.item o where o.flow = p_flow and o.id = u.id offset 0) i
-    left join lateral (select o.key, o.receipt, o.reference from counterfoil.item o where o.flow = p_flow and o.id = i.parent_id offset 0) p on true
+    left join lateral (
+      select o.key, o.state, o.receipt, o.reference from counterfoil.item o where o.flow = p_flow and o.id = i.parent_id offset 0) p on true
     left join lateral (select o.* from counterfoil.flow_kind o where o.flow = p_flow and o.kind = i.kind offset 0) k on true
     left join lateral (select o.status from counterfoil.poll o where o.flow = p_flow and o.item_id = i.id offset 0) q on true);
   return query
@@ -270,3 +272,5 @@ begin
   end if;
   return v_result.to_state;
 end $$;
+
+revoke all on all functions in schema counterfoil from public;

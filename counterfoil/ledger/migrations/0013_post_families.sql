@@ -42,7 +42,8 @@ declare
     where i.parent_id is not null order by i.parent_id);
 begin
   perform 1 from unnest(v_parents) as u (id) cross join lateral (
-    select 1 from counterfoil.item i where i.flow = p_flow and i.id = u.id and coalesce(i.receipt, i.reference) is null offset 0 for share) l;
+    select 1 from counterfoil.item i
+    where i.flow = p_flow and i.id = u.id and counterfoil.receipt_of(i.state, i.receipt, i.reference) is null offset 0 for share) l;
 end $$;
 
 -- What these children do now, as their parents stand. They go where those have a receipt; they share the case of a parent that stopped, and come
@@ -69,7 +70,8 @@ begin
       from counterfoil.item o where o.flow = p_flow and o.id = c.parent_id offset 0) p on true
     left join lateral (select s.fault from counterfoil."case" s where s.id = c.case_id) own on true
     cross join lateral (select
-      k.parent_kind is null or coalesce(p.receipt, p.reference) is not null or c.parent_id is null and k.stand_in is not null as free,
+      k.parent_kind is null or counterfoil.receipt_of(p.state, p.receipt, p.reference) is not null
+        or c.parent_id is null and k.stand_in is not null as free,
       counterfoil.is_stopped(p.state) as stopped, coalesce(p.case_fault, 'parent_failed') as case_fault) h
     where case c.state
       when 'WAITING' then h.free and (c.not_before > p_now and c.next_action_at <> c.not_before or coalesce(c.not_before <= p_now, true))

@@ -119,7 +119,8 @@ grant select on all tables in schema counterfoil to counterfoil_app;
 grant insert, update, delete on counterfoil.flow_kind to counterfoil_app;
 grant insert, update on counterfoil.relay_call, counterfoil.expectation to counterfoil_app;
 grant execute on function
-  counterfoil.request(text, bigint, text, timestamptz, text, text, uuid, text, text, text, text, boolean, text, text, bigint, text, timestamptz, text),
+  counterfoil.request(text, bigint, text, timestamptz, text, text, uuid, text, text, text, text, boolean, text, text, bigint, text,
+    timestamptz, text),
   counterfoil.accept(text, text, jsonb, text, text, text, jsonb, text, timestamptz, text),
   counterfoil.accept_items(text, counterfoil.accept_request[], text, text),
   counterfoil.claim_deliveries(text, text, integer, interval, bigint, bigint),
