@@ -6,13 +6,14 @@ No test sleeps and none fakes the ledger. Fixtures stand in conftest.py and use 
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import secrets
 import shutil
 import socket
 import subprocess
 import tempfile
-from collections.abc import AsyncIterator, Awaitable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -26,7 +27,6 @@ from counterfoil.ledger import deliveries, flows, health, items, pool, workers
 from counterfoil.ledger.embedded import embedded
 from counterfoil.ledger.flows import Kind
 from counterfoil.ledger.items import Accepted, Move, Moved
-from counterfoil.ledger.migrate import Migration
 from counterfoil.model.delivery import Exchange, ExchangeKind, HandIn, Lane, Outcome
 from counterfoil.model.item import ItemEvent
 
@@ -431,5 +431,47 @@ async def again(work: Any, tries: int = 20) -> Any:
     raise AssertionError(f"{tries} deadlocks in a row")
 
 
-def migrations_up_to(known: Sequence[Migration], number: int) -> tuple[Migration, ...]:
-    return tuple(one for one in known if one.number <= number)
+# --- what a statement reads ----------------------------------------------------------------------------------
+
+HISTORY = ("item", "item_event", "attempt", "content", "exchange", "poll", "item_step", "expectation", "run", "run_key")
+
+
+def _nodes(plan: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    yield plan
+    for child in plan.get("Plans", ()):
+        yield from _nodes(child)
+
+
+async def reads_no_history(
+    connection: Any, sql: str, arguments: Sequence[Any], most: int, *, tables: Sequence[str] = HISTORY
+) -> None:
+    """The plan has no sequential scan of these tables, which are full, and no node of it touches more than `most` of their rows."""
+    explained = await connection.fetchval(f"explain (analyze, format json, timing off) {sql}", *arguments)
+    for node in _nodes(json.loads(explained)[0]["Plan"]):
+        if node.get("Relation Name") in tables:
+            assert node["Node Type"] != "Seq Scan", f"it scans {node['Relation Name']}: {node}"
+            rows = (node["Actual Rows"] + node.get("Rows Removed by Filter", 0)) * node["Actual Loops"]
+            assert rows <= most, f"it touches {rows} rows of {node['Relation Name']}: {node}"
+
+
+async def stays_hot(connection: Any, sql: str, arguments: Sequence[Any], most: int) -> None:
+    """After five executions the server may keep one plan for all arguments: it must not be a worse one."""
+    async with connection.transaction():
+        statement = await connection.prepare(sql)
+        for _ in range(6):
+            await statement.fetch(*arguments)
+        before = await touched(connection)
+        await statement.fetch(*arguments)
+        assert await touched(connection) - before <= 6 * most + 50
+
+
+async def touched(connection: Any) -> int:
+    """Rows of what grows that this transaction has read so far, by whatever path; an index counts its entries."""
+    return int(
+        await connection.fetchval(
+            "select sum(coalesce(pg_stat_get_xact_tuples_returned(c.oid), 0) + coalesce(pg_stat_get_xact_tuples_fetched(c.oid), 0)) "
+            "from pg_class c left join pg_index x on x.indexrelid = c.oid join pg_class t on t.oid = coalesce(x.indrelid, c.oid) "
+            "where t.relnamespace = 'counterfoil'::regnamespace and t.relname = any ($1)",
+            list(HISTORY),
+        )
+    )

@@ -210,7 +210,9 @@ class DeliveryMachine(RuleBasedStateMachine):
         proofs = [Proof(exchange(), one.id, one.attempt_id) for one in sends]
         asked = [move for move in moves if move is not None]
         told = self.run(deliveries.settle(worker.connection, self.flow, asked, proofs, worker=worker.id))
-        self.stale += [worker.held.pop(one.key) for (one, _), move in zip(chosen, moves, strict=True) if move is None]  # it hangs
+        self.stale += [
+            worker.held.pop(one.key) for (one, _), move in zip(chosen, moves, strict=True) if move is None
+        ]  # it hangs
         for moved in told:
             held = worker.held.pop(moved.key)
             fenced = rows[moved.key]["attempt_id"] != held.attempt_id
