@@ -237,9 +237,10 @@ async def list_(
     limit: int = 50,
 ) -> Sequence[Mapping[str, Any]]:
     """Newest first; `before` is the id of the last row seen."""
-    return await connection.fetch(
-        SQL["list_items"], flow, state, fault, case_id, unfinished, prefix, before, limit, kind, group
-    )
+    arguments = (flow, state, fault, case_id, unfinished, prefix, before, limit, kind)
+    if group is not None:
+        return await connection.fetch(SQL["list_group"], *arguments, group)
+    return await connection.fetch(SQL["list_items"], *arguments)
 
 
 async def list_children(

@@ -191,8 +191,9 @@ declare
   v_taken  counterfoil.accepted[];
 begin
   v_fresh := array(
-    select r from unnest(p_requests) r
-    left join lateral (select o.id from counterfoil.item o where o.flow = p_flow and o.key = r.key offset 0) i on true where i.id is null);
+    select q.request
+    from (select unnest(p_requests) as request, unnest(counterfoil.ids_of(p_flow, array(select r.key from unnest(p_requests) r))) as id) q
+    where q.id is null);
   if cardinality(v_fresh) > 0 then
     v_placed := counterfoil.place(p_flow, p_kind, v_fresh);
     v_births := counterfoil.births_of(p_kind, v_placed, v_now);
@@ -220,41 +221,39 @@ CREATE FUNCTION counterfoil.accept_known(p_flow text, p_kind counterfoil.flow_ki
     SET enable_seqscan TO 'off'
     AS $$
 declare
-  v_ids     bigint[] := array(
-    select i.id from unnest(p_requests) r
-    cross join lateral (select o.id from counterfoil.item o where o.flow = p_flow and o.key = r.key offset 0) i order by i.id);
+  v_ids     bigint[] := counterfoil.ids_of(p_flow, array(select r.key from unnest(p_requests) r));
   v_placed  counterfoil.placed_request[] := '{}';
+  v_items   bigint[];
   v_missing bigint[];
 begin
   if p_kind.resend <> 'record' then
-    perform 1 from unnest(v_ids) as u (id) cross join lateral (
+    perform 1 from (select u.id from unnest(v_ids) as u (id) order by u.id) u cross join lateral (
       select 1 from counterfoil.item o where o.flow = p_flow and o.id = u.id offset 0 for update) l;
     -- Those that differ: only these are placed, since a parent they name must exist. What was missing is placed as it is handed in now.
     v_placed := counterfoil.place(p_flow, p_kind, array(
       select row(r.key, r.kind, r.payload, r.parent_key,
         case when c.sha256 is null then coalesce(r.group_key, i.group_key) else coalesce(i.group_key, r.group_key) end,
         r.lane, r.file, r.due_at, r.receipt)::counterfoil.accept_request
-      from unnest(p_requests) r
-      cross join lateral (select o.* from counterfoil.item o where o.flow = p_flow and o.key = r.key offset 0) i
-      left join lateral (select o.sha256 from counterfoil.content o where o.flow = p_flow and o.item_id = i.id offset 0) c on true
+      from (select unnest(p_requests) as request, unnest(v_ids) as id) q cross join lateral (select (q.request).*) r
+      cross join lateral (select o.* from counterfoil.item o where o.flow = p_flow and o.id = q.id offset 0) i
+      left join lateral (select o.sha256 from counterfoil.content o where o.flow = p_flow and o.item_id = q.id offset 0) c on true
       where i.kind = p_kind.kind and i.state not in ('TRANSFERRED', 'ARCHIVED', 'CANCELLED', 'SUPERSEDED')
         and (p_kind.updates or i.fault = 'missing' and c.sha256 is null)
         and c.sha256 is distinct from encode(sha256(convert_to(r.payload || coalesce(r.file::text, ''), 'UTF8')), 'hex')));
   end if;
   if cardinality(v_placed) > 0 then
-    v_missing := counterfoil.revise_content(p_flow, v_placed, p_now);
+    v_items := counterfoil.ids_of(p_flow, array(select (p.request).key from unnest(v_placed) p));
+    v_missing := counterfoil.revise_content(p_flow, v_items, v_placed, p_now);
     perform counterfoil.move_items(p_flow, array(
-      select counterfoil.request(case when r.receipt is not null and i.id = any (v_missing) then 'confirm' else 'revise' end, p_id => i.id,
-        p_receipt => case when i.id = any (v_missing) then r.receipt end, p_not_before => r.due_at)
-      from unnest(v_placed) p cross join lateral (select (p.request).*) r
-      cross join lateral (select o.id from counterfoil.item o where o.flow = p_flow and o.key = r.key offset 0) i),
+      select counterfoil.request(case when r.receipt is not null and q.id = any (v_missing) then 'confirm' else 'revise' end, p_id => q.id,
+        p_receipt => case when q.id = any (v_missing) then r.receipt end, p_not_before => r.due_at)
+      from (select unnest(v_items) as id, unnest(v_placed) as placed) q cross join lateral (select ((q.placed).request).*) r),
       p_actor, 'newer content was handed in');
     perform counterfoil.expect(p_flow, p_kind, v_missing, p_now);
-    perform counterfoil.find_orphans(p_flow, p_kind, v_ids, p_now);
+    perform counterfoil.find_orphans(p_flow, p_kind, v_items, p_now);
   end if;
   return array(
-    select row(i.key, i.id, i.state, case when i.key in (select (p.request).key from unnest(v_placed) p) then 'revised' else 'known' end)
-      ::counterfoil.accepted
+    select row(i.key, i.id, i.state, case when i.id = any (v_items) then 'revised' else 'known' end)::counterfoil.accepted
     from unnest(v_ids) as u (id) cross join lateral (select o.* from counterfoil.item o where o.flow = p_flow and o.id = u.id offset 0) i);
 end $$;
 
@@ -349,7 +348,8 @@ begin
   perform counterfoil.claim_these(p_flow, v_ids, p_lease, p_worker);
   return query
   select i.id, i.key, i.kind, i.group_key, i.attempt_id, i.attempts, i.first_failed_at, i.doubt_at, i.receipt, i.accepted_at, i.fault, i.problem,
-    i.parent_id, p.key, p.state, counterfoil.receipt_of(p.state, p.receipt, p.reference), pc.payload, c.payload, c.file, c.rendered, i.version, v_turned_to
+    i.parent_id, p.key, p.state, counterfoil.receipt_of(p.state, p.receipt, p.reference), pc.payload, c.payload, c.file, c.rendered, i.version,
+    v_turned_to
   from unnest(v_ids) with ordinality as u (id, place)
   cross join lateral (select o.* from counterfoil.item o where o.flow = p_flow and o.id = u.id offset 0) i
   left join lateral (select o.* from counterfoil.content o where o.flow = p_flow and o.item_id = u.id offset 0) c on true
@@ -472,7 +472,8 @@ begin
       from counterfoil.item o where o.flow = p_flow and o.id = c.parent_id offset 0) p on true
     left join lateral (select s.fault from counterfoil."case" s where s.id = c.case_id) own on true
     cross join lateral (select
-      k.parent_kind is null or counterfoil.receipt_of(p.state, p.receipt, p.reference) is not null or c.parent_id is null and k.stand_in is not null as free,
+      k.parent_kind is null or counterfoil.receipt_of(p.state, p.receipt, p.reference) is not null
+        or c.parent_id is null and k.stand_in is not null as free,
       counterfoil.is_stopped(p.state) as stopped, coalesce(p.case_fault, 'parent_failed') as case_fault) h
     where case c.state
       when 'WAITING' then h.free and (c.not_before > p_now and c.next_action_at <> c.not_before or coalesce(c.not_before <= p_now, true))
@@ -516,9 +517,8 @@ CREATE FUNCTION counterfoil.find_parents(p_flow text, p_kind counterfoil.flow_ki
     AS $$
 begin
   return (
-    select array_agg(coalesce(n.id, l.id, a.id, f.id) order by r.place)
-    from unnest(p_keys, p_groups) with ordinality as r (key, group_key, place)
-    left join lateral (select i.id from counterfoil.item i where i.flow = p_flow and i.key = r.key offset 0) n on true
+    select array_agg(coalesce(r.id, l.id, a.id, f.id) order by r.place)
+    from unnest(p_keys, p_groups, counterfoil.ids_of(p_flow, p_keys)) with ordinality as r (key, group_key, id, place)
     left join lateral (
       select i.id from counterfoil.item i where i.flow = p_flow and i.kind = p_kind.parent_kind and i.group_key between r.group_key and r.group_key
       order by i.group_key desc, i.id desc limit 1) l on r.key is null and p_kind.inherits = 'last'
@@ -635,6 +635,18 @@ begin
   return coalesce(v_born, '{}');
 end $$;
 
+CREATE FUNCTION counterfoil.ids_of(p_flow text, p_keys text[]) RETURNS bigint[]
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    SET enable_sort TO 'off'
+    AS $$
+begin
+  return coalesce((
+    select array_agg(i.id order by k.place) from unnest(p_keys) with ordinality as k (key, place) left join lateral (
+      select o.id from counterfoil.item o where o.flow = p_flow and o.key between k.key and k.key order by o.key limit 1) i on true), '{}');
+end $$;
+
 CREATE FUNCTION counterfoil.is_owned(p_to_state text, p_event text, p_next_action_at timestamp with time zone) RETURNS boolean
     LANGUAGE sql IMMUTABLE
     AS $$
@@ -651,6 +663,7 @@ CREATE FUNCTION counterfoil.judge_moves(p_flow text, p_requests counterfoil.move
     LANGUAGE plpgsql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET enable_seqscan TO 'off'
+    SET enable_sort TO 'off'
     AS $$
 begin
   return array(
@@ -672,7 +685,8 @@ begin
         union all
         select k.id, q.request, q.place
         from (select unnest(p_requests) as request, generate_series(1, cardinality(p_requests)) as place) q
-        cross join lateral (select i.id from counterfoil.item i where i.flow = p_flow and i.key = (q.request).key offset 0) k
+        cross join lateral (
+          select i.id from counterfoil.item i where i.flow = p_flow and i.key between (q.request).key and (q.request).key order by i.key limit 1) k
         where (q.request).id is null) n
       order by n.item_id, n.place) r
     cross join lateral (
@@ -738,9 +752,8 @@ declare
   v_ids bigint[] := array(
     select r.id from unnest(p_requests) r where r.id is not null
     union
-    select k.id from unnest(p_requests) r cross join lateral (
-      select i.id from counterfoil.item i where i.flow = p_flow and i.key = r.key offset 0) k where r.id is null
-    order by 1);
+    select u.id from unnest(counterfoil.ids_of(p_flow, array(select r.key from unnest(p_requests) r where r.id is null))) as u (id)
+    where u.id is not null order by 1);
 begin
   perform 1 from unnest(v_ids) as u (id) cross join lateral (
     select 1 from counterfoil.item i where i.flow = p_flow and i.id = u.id offset 0 for update) l;
@@ -758,7 +771,8 @@ declare
     where i.parent_id is not null order by i.parent_id);
 begin
   perform 1 from unnest(v_parents) as u (id) cross join lateral (
-    select 1 from counterfoil.item i where i.flow = p_flow and i.id = u.id and counterfoil.receipt_of(i.state, i.receipt, i.reference) is null offset 0 for share) l;
+    select 1 from counterfoil.item i
+    where i.flow = p_flow and i.id = u.id and counterfoil.receipt_of(i.state, i.receipt, i.reference) is null offset 0 for share) l;
 end $$;
 
 CREATE FUNCTION counterfoil.lonely_groups(p_flow text, p_requests counterfoil.accept_request[]) RETURNS text[]
@@ -767,17 +781,20 @@ CREATE FUNCTION counterfoil.lonely_groups(p_flow text, p_requests counterfoil.ac
     SET enable_seqscan TO 'off'
     AS $$
 declare
-  v_kind   counterfoil.flow_kind;
-  v_some   text[];
-  v_groups text[] := '{}';
+  v_ids     bigint[] := counterfoil.ids_of(p_flow, array(select case when r.group_key is null then r.key end from unnest(p_requests) r));
+  v_parents text[] := array(select k.parent_kind from counterfoil.flow_kind k where k.flow = p_flow and k.parent_kind is not null);
+  v_kind    counterfoil.flow_kind;
+  v_some    text[];
+  v_groups  text[] := '{}';
 begin
   for v_kind in select k.* from counterfoil.flow_kind k where k.flow = p_flow loop
     v_some := array(
-      select distinct coalesce(r.group_key, i.group_key) from unnest(p_requests) r
-      left join lateral (
-        select o.group_key from counterfoil.item o where o.flow = p_flow and o.key = r.key and r.group_key is null offset 0) i on true
-      where r.kind = v_kind.kind and r.parent_key is null and coalesce(r.group_key, i.group_key) is not null);
-    if v_kind.kind in (select k.parent_kind from counterfoil.flow_kind k where k.flow = p_flow) then
+      select distinct coalesce((q.request).group_key, i.group_key)
+      from (select unnest(p_requests) as request, unnest(v_ids) as id) q
+      left join lateral (select o.group_key from counterfoil.item o where o.flow = p_flow and o.id = q.id offset 0) i on true
+      where (q.request).kind = v_kind.kind and coalesce((q.request).group_key, i.group_key) is not null
+        and (v_kind.kind = any (v_parents) or (q.request).parent_key is null));
+    if v_kind.kind = any (v_parents) then
       v_groups := v_groups || v_some;
     elsif v_kind.parent_kind is not null and v_kind.stand_in is null and cardinality(v_some) > 0 then
       v_groups := v_groups || array(
@@ -1120,7 +1137,8 @@ begin
       array(select r.group_key from unnest(p_requests) r));
     v_locks := array(select distinct u.id from unnest(v_parents) as u (id) where u.id is not null and p_kind.parent_kind is not null order by u.id);
     perform 1 from unnest(v_locks) as u (id) cross join lateral (
-      select 1 from counterfoil.item i where i.flow = p_flow and i.id = u.id and counterfoil.receipt_of(i.state, i.receipt, i.reference) is null offset 0 for share) l;
+      select 1 from counterfoil.item i
+      where i.flow = p_flow and i.id = u.id and counterfoil.receipt_of(i.state, i.receipt, i.reference) is null offset 0 for share) l;
     select r.key, r.parent_key, i.kind into v_bad
     from unnest(array(select r.key from unnest(p_requests) r), array(select r.parent_key from unnest(p_requests) r), v_parents)
       as r (key, parent_key, parent_id)
@@ -1231,7 +1249,7 @@ begin
   where m.moved;
 end $$;
 
-CREATE FUNCTION counterfoil.revise_content(p_flow text, p_placed counterfoil.placed_request[], p_now timestamp with time zone) RETURNS bigint[]
+CREATE FUNCTION counterfoil.revise_content(p_flow text, p_items bigint[], p_placed counterfoil.placed_request[], p_now timestamp with time zone) RETURNS bigint[]
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET enable_seqscan TO 'off'
@@ -1241,18 +1259,17 @@ declare
 begin
   with written as (
     insert into counterfoil.content as c (flow, item_id, payload, sha256, file, handed_in_at)
-    select p_flow, i.id, (p.request).payload, p.sha256, (p.request).file, p_now
-    from unnest(p_placed) p cross join lateral (
-      select o.id from counterfoil.item o where o.flow = p_flow and o.key = (p.request).key offset 0) i
+    select p_flow, q.id, ((q.placed).request).payload, (q.placed).sha256, ((q.placed).request).file, p_now
+    from (select unnest(p_items) as id, unnest(p_placed) as placed) q
     on conflict (flow, item_id) do update set payload = excluded.payload, sha256 = excluded.sha256, file = excluded.file, rendered = null,
       handed_in_at = excluded.handed_in_at
     returning c.item_id, xmax = 0 as missing
   )
   select coalesce(array_agg(w.item_id) filter (where w.missing), '{}') into v_missing from written w;
-  update counterfoil.item i set version = i.version + 1, parent_id = coalesce(i.parent_id, nullif(p.parent_id, i.id)),
-    group_key = (p.request).group_key, lane = case when i.id = any (v_missing) then (p.request).lane else i.lane end
-  from unnest(p_placed) p cross join lateral (
-    select o.ctid as place from counterfoil.item o where o.flow = p_flow and o.key = (p.request).key offset 0) x
+  update counterfoil.item i set version = i.version + 1, parent_id = coalesce(i.parent_id, nullif((q.placed).parent_id, i.id)),
+    group_key = ((q.placed).request).group_key, lane = case when i.id = any (v_missing) then ((q.placed).request).lane else i.lane end
+  from (select unnest(p_items) as id, unnest(p_placed) as placed) q cross join lateral (
+    select o.ctid as place from counterfoil.item o where o.flow = p_flow and o.id = q.id offset 0) x
   where i.ctid = x.place;
   return v_missing;
 end $$;
@@ -1338,15 +1355,16 @@ begin
       when i.state = 'ACCEPTED' then counterfoil.request('fail', p_id => i.id, p_fault => 'unconfirmed',
         p_problem => format('The other side has it since %s and has not confirmed it in time; it last said %s.',
           to_char(coalesce(i.receipt_at, i.state_since) at time zone 'UTC', 'YYYY-MM-DD HH24:MI'), coalesce(q.status, 'nothing')))
-      when k.parent_kind is null or counterfoil.receipt_of(p.state, p.receipt, p.reference) is not null or i.parent_id is null and k.stand_in is not null
-        then counterfoil.request('release', p_id => i.id)
+      when k.parent_kind is null or counterfoil.receipt_of(p.state, p.receipt, p.reference) is not null
+        or i.parent_id is null and k.stand_in is not null then counterfoil.request('release', p_id => i.id)
       when i.accepted_at + k.parent_wait > v_now then counterfoil.request('hold', p_id => i.id, p_next_action_at => i.accepted_at + k.parent_wait,
         p_not_before => v_now, p_reason => 'its parent has no receipt yet')
       else counterfoil.request('fail', p_id => i.id, p_fault => 'parent_late', p_problem => case when i.parent_id is null
         then 'No parent was handed in for it.' else format('Its parent %s has no receipt yet.', p.key) end) end
     from unnest(v_ids) as u (id)
     cross join lateral (select o.* from counterfoil.item o where o.flow = p_flow and o.id = u.id offset 0) i
-    left join lateral (select o.key, o.state, o.receipt, o.reference from counterfoil.item o where o.flow = p_flow and o.id = i.parent_id offset 0) p on true
+    left join lateral (
+      select o.key, o.state, o.receipt, o.reference from counterfoil.item o where o.flow = p_flow and o.id = i.parent_id offset 0) p on true
     left join lateral (select o.* from counterfoil.flow_kind o where o.flow = p_flow and o.kind = i.kind offset 0) k on true
     left join lateral (select o.status from counterfoil.poll o where o.flow = p_flow and o.item_id = i.id offset 0) q on true);
   return query
@@ -2099,6 +2117,9 @@ REVOKE ALL ON FUNCTION counterfoil.follow_moves(p_flow text, p_judged counterfoi
 
 REVOKE ALL ON FUNCTION counterfoil.give_birth(p_flow text, p_births counterfoil.move_request[], p_actor text, p_reason text, p_now timestamp with time zone) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION counterfoil.ids_of(p_flow text, p_keys text[]) FROM PUBLIC;
+GRANT ALL ON FUNCTION counterfoil.ids_of(p_flow text, p_keys text[]) TO counterfoil_app;
+
 REVOKE ALL ON FUNCTION counterfoil.is_owned(p_to_state text, p_event text, p_next_action_at timestamp with time zone) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION counterfoil.is_stopped(p_state text) FROM PUBLIC;
@@ -2170,7 +2191,7 @@ GRANT ALL ON FUNCTION counterfoil.requeue_items(p_flow text, p_faults text[], p_
 REVOKE ALL ON FUNCTION counterfoil.rescue_items(p_flow text, p_crashes integer, p_limit integer) FROM PUBLIC;
 GRANT ALL ON FUNCTION counterfoil.rescue_items(p_flow text, p_crashes integer, p_limit integer) TO counterfoil_app;
 
-REVOKE ALL ON FUNCTION counterfoil.revise_content(p_flow text, p_placed counterfoil.placed_request[], p_now timestamp with time zone) FROM PUBLIC;
+REVOKE ALL ON FUNCTION counterfoil.revise_content(p_flow text, p_items bigint[], p_placed counterfoil.placed_request[], p_now timestamp with time zone) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION counterfoil.settle_deliveries(p_flow text, p_requests counterfoil.move_request[], p_exchanges counterfoil.exchange_row[], p_worker bigint) FROM PUBLIC;
 GRANT ALL ON FUNCTION counterfoil.settle_deliveries(p_flow text, p_requests counterfoil.move_request[], p_exchanges counterfoil.exchange_row[], p_worker bigint) TO counterfoil_app;

@@ -86,7 +86,7 @@ async def test_the_application_calls_no_part_of_a_move_by_itself(app: Any) -> No
     for call in ("count_moves('pets', '{}', '{}')", "count_cases('{}', '{}')", "open_cases('pets', '{}', '{}')",
                  "give_birth('pets', '{}', 'x', 'x', now())", "move_existing('pets', '{}', 'x', 'x', 1, now())",
                  "follow_moves('pets', '{}', 'x', now())", "claim_these('pets', '{}', '1 s', 1)", "adopt('pets', '{}')",
-                 "accept_kind('pets', null, '{}', 'x', 'x')", "revise_content('pets', '{}', now())", "count_results('pets', '{}')",
+                 "accept_kind('pets', null, '{}', 'x', 'x')", "revise_content('pets', '{}', '{}', now())", "count_results('pets', '{}')",
                  "lock_groups('pets', '{}')", "expect('pets', null, '{}', now())", "next_due('pets', 'live', 1, 0)"):  # fmt: skip
         with pytest.raises(asyncpg.InsufficientPrivilegeError):
             await app.execute(f"select counterfoil.{call}")

@@ -57,9 +57,32 @@ create function counterfoil.stopped_problem(p_key text, p_state text, p_problem 
     case when p_state = 'PERMANENT_ERROR' and p_problem is not null then p_problem else lower(p_state) end)
 $$;
 
+-- The items with these keys, each in its place, null where there is none. The order by key can come only from its index: while a flow has few
+-- items, the one by id would do as well, and the plan is kept when it has many.
+create function counterfoil.ids_of(p_flow text, p_keys text[]) returns bigint[]
+language plpgsql stable set search_path = pg_catalog, pg_temp set enable_seqscan = off set enable_sort = off as $$
+begin
+  return coalesce((
+    select array_agg(i.id order by k.place) from unnest(p_keys) with ordinality as k (key, place) left join lateral (
+      select o.id from counterfoil.item o where o.flow = p_flow and o.key between k.key and k.key order by o.key limit 1) i on true), '{}');
+end $$;
+
+create or replace function counterfoil.lock_items(p_flow text, p_requests counterfoil.move_request[]) returns void
+language plpgsql set search_path = pg_catalog, pg_temp set enable_seqscan = off as $$
+declare
+  v_ids bigint[] := array(
+    select r.id from unnest(p_requests) r where r.id is not null
+    union
+    select u.id from unnest(counterfoil.ids_of(p_flow, array(select r.key from unnest(p_requests) r where r.id is null))) as u (id)
+    where u.id is not null order by 1);
+begin
+  perform 1 from unnest(v_ids) as u (id) cross join lateral (
+    select 1 from counterfoil.item i where i.flow = p_flow and i.id = u.id offset 0 for update) l;
+end $$;
+
 -- As before, and: who joins another's case moves there, also with the fault it has already.
 create or replace function counterfoil.judge_moves(p_flow text, p_requests counterfoil.move_request[]) returns counterfoil.judged_move[]
-language plpgsql stable set search_path = pg_catalog, pg_temp set enable_seqscan = off
+language plpgsql stable set search_path = pg_catalog, pg_temp set enable_seqscan = off set enable_sort = off
 as $$
 begin
   return array(
@@ -81,7 +104,8 @@ begin
         union all
         select k.id, q.request, q.place
         from (select unnest(p_requests) as request, generate_series(1, cardinality(p_requests)) as place) q
-        cross join lateral (select i.id from counterfoil.item i where i.flow = p_flow and i.key = (q.request).key offset 0) k
+        cross join lateral (
+          select i.id from counterfoil.item i where i.flow = p_flow and i.key between (q.request).key and (q.request).key order by i.key limit 1) k
         where (q.request).id is null) n
       order by n.item_id, n.place) r
     cross join lateral (

@@ -69,9 +69,8 @@ create function counterfoil.find_parents(p_flow text, p_kind counterfoil.flow_ki
 returns bigint[] language plpgsql stable set search_path = pg_catalog, pg_temp set enable_seqscan = off set enable_sort = off as $$
 begin
   return (
-    select array_agg(coalesce(n.id, l.id, a.id, f.id) order by r.place)
-    from unnest(p_keys, p_groups) with ordinality as r (key, group_key, place)
-    left join lateral (select i.id from counterfoil.item i where i.flow = p_flow and i.key = r.key offset 0) n on true
+    select array_agg(coalesce(r.id, l.id, a.id, f.id) order by r.place)
+    from unnest(p_keys, p_groups, counterfoil.ids_of(p_flow, p_keys)) with ordinality as r (key, group_key, id, place)
     left join lateral (
       select i.id from counterfoil.item i where i.flow = p_flow and i.kind = p_kind.parent_kind and i.group_key between r.group_key and r.group_key
       order by i.group_key desc, i.id desc limit 1) l on r.key is null and p_kind.inherits = 'last'
@@ -187,8 +186,9 @@ declare
   v_taken  counterfoil.accepted[];
 begin
   v_fresh := array(
-    select r from unnest(p_requests) r
-    left join lateral (select o.id from counterfoil.item o where o.flow = p_flow and o.key = r.key offset 0) i on true where i.id is null);
+    select q.request
+    from (select unnest(p_requests) as request, unnest(counterfoil.ids_of(p_flow, array(select r.key from unnest(p_requests) r))) as id) q
+    where q.id is null);
   if cardinality(v_fresh) > 0 then
     v_placed := counterfoil.place(p_flow, p_kind, v_fresh);
     v_births := counterfoil.births_of(p_kind, v_placed, v_now);
@@ -215,64 +215,61 @@ create function counterfoil.accept_known(p_flow text, p_kind counterfoil.flow_ki
   p_now timestamptz)
 returns counterfoil.accepted[] language plpgsql set search_path = pg_catalog, pg_temp set enable_seqscan = off as $$
 declare
-  v_ids     bigint[] := array(
-    select i.id from unnest(p_requests) r
-    cross join lateral (select o.id from counterfoil.item o where o.flow = p_flow and o.key = r.key offset 0) i order by i.id);
+  v_ids     bigint[] := counterfoil.ids_of(p_flow, array(select r.key from unnest(p_requests) r));
   v_placed  counterfoil.placed_request[] := '{}';
+  v_items   bigint[];
   v_missing bigint[];
 begin
   if p_kind.resend <> 'record' then
-    perform 1 from unnest(v_ids) as u (id) cross join lateral (
+    perform 1 from (select u.id from unnest(v_ids) as u (id) order by u.id) u cross join lateral (
       select 1 from counterfoil.item o where o.flow = p_flow and o.id = u.id offset 0 for update) l;
     -- Those that differ: only these are placed, since a parent they name must exist. What was missing is placed as it is handed in now.
     v_placed := counterfoil.place(p_flow, p_kind, array(
       select row(r.key, r.kind, r.payload, r.parent_key,
         case when c.sha256 is null then coalesce(r.group_key, i.group_key) else coalesce(i.group_key, r.group_key) end,
         r.lane, r.file, r.due_at, r.receipt)::counterfoil.accept_request
-      from unnest(p_requests) r
-      cross join lateral (select o.* from counterfoil.item o where o.flow = p_flow and o.key = r.key offset 0) i
-      left join lateral (select o.sha256 from counterfoil.content o where o.flow = p_flow and o.item_id = i.id offset 0) c on true
+      from (select unnest(p_requests) as request, unnest(v_ids) as id) q cross join lateral (select (q.request).*) r
+      cross join lateral (select o.* from counterfoil.item o where o.flow = p_flow and o.id = q.id offset 0) i
+      left join lateral (select o.sha256 from counterfoil.content o where o.flow = p_flow and o.item_id = q.id offset 0) c on true
       where i.kind = p_kind.kind and i.state not in ('TRANSFERRED', 'ARCHIVED', 'CANCELLED', 'SUPERSEDED')
         and (p_kind.updates or i.fault = 'missing' and c.sha256 is null)
         and c.sha256 is distinct from encode(sha256(convert_to(r.payload || coalesce(r.file::text, ''), 'UTF8')), 'hex')));
   end if;
   if cardinality(v_placed) > 0 then
-    v_missing := counterfoil.revise_content(p_flow, v_placed, p_now);
+    v_items := counterfoil.ids_of(p_flow, array(select (p.request).key from unnest(v_placed) p));
+    v_missing := counterfoil.revise_content(p_flow, v_items, v_placed, p_now);
     perform counterfoil.move_items(p_flow, array(
-      select counterfoil.request(case when r.receipt is not null and i.id = any (v_missing) then 'confirm' else 'revise' end, p_id => i.id,
-        p_receipt => case when i.id = any (v_missing) then r.receipt end, p_not_before => r.due_at)
-      from unnest(v_placed) p cross join lateral (select (p.request).*) r
-      cross join lateral (select o.id from counterfoil.item o where o.flow = p_flow and o.key = r.key offset 0) i),
+      select counterfoil.request(case when r.receipt is not null and q.id = any (v_missing) then 'confirm' else 'revise' end, p_id => q.id,
+        p_receipt => case when q.id = any (v_missing) then r.receipt end, p_not_before => r.due_at)
+      from (select unnest(v_items) as id, unnest(v_placed) as placed) q cross join lateral (select ((q.placed).request).*) r),
       p_actor, 'newer content was handed in');
     perform counterfoil.expect(p_flow, p_kind, v_missing, p_now);
-    perform counterfoil.find_orphans(p_flow, p_kind, v_ids, p_now);
+    perform counterfoil.find_orphans(p_flow, p_kind, v_items, p_now);
   end if;
   return array(
-    select row(i.key, i.id, i.state, case when i.key in (select (p.request).key from unnest(v_placed) p) then 'revised' else 'known' end)
-      ::counterfoil.accepted
+    select row(i.key, i.id, i.state, case when i.id = any (v_items) then 'revised' else 'known' end)::counterfoil.accepted
     from unnest(v_ids) as u (id) cross join lateral (select o.* from counterfoil.item o where o.flow = p_flow and o.id = u.id offset 0) i);
 end $$;
 
 -- Newer content beside items that are locked. Returns those that had none: they were expected, and are handed in only now.
-create function counterfoil.revise_content(p_flow text, p_placed counterfoil.placed_request[], p_now timestamptz) returns bigint[]
+create function counterfoil.revise_content(p_flow text, p_items bigint[], p_placed counterfoil.placed_request[], p_now timestamptz) returns bigint[]
 language plpgsql set search_path = pg_catalog, pg_temp set enable_seqscan = off as $$
 declare
   v_missing bigint[];
 begin
   with written as (
     insert into counterfoil.content as c (flow, item_id, payload, sha256, file, handed_in_at)
-    select p_flow, i.id, (p.request).payload, p.sha256, (p.request).file, p_now
-    from unnest(p_placed) p cross join lateral (
-      select o.id from counterfoil.item o where o.flow = p_flow and o.key = (p.request).key offset 0) i
+    select p_flow, q.id, ((q.placed).request).payload, (q.placed).sha256, ((q.placed).request).file, p_now
+    from (select unnest(p_items) as id, unnest(p_placed) as placed) q
     on conflict (flow, item_id) do update set payload = excluded.payload, sha256 = excluded.sha256, file = excluded.file, rendered = null,
       handed_in_at = excluded.handed_in_at
     returning c.item_id, xmax = 0 as missing
   )
   select coalesce(array_agg(w.item_id) filter (where w.missing), '{}') into v_missing from written w;
-  update counterfoil.item i set version = i.version + 1, parent_id = coalesce(i.parent_id, nullif(p.parent_id, i.id)),
-    group_key = (p.request).group_key, lane = case when i.id = any (v_missing) then (p.request).lane else i.lane end
-  from unnest(p_placed) p cross join lateral (
-    select o.ctid as place from counterfoil.item o where o.flow = p_flow and o.key = (p.request).key offset 0) x
+  update counterfoil.item i set version = i.version + 1, parent_id = coalesce(i.parent_id, nullif((q.placed).parent_id, i.id)),
+    group_key = ((q.placed).request).group_key, lane = case when i.id = any (v_missing) then ((q.placed).request).lane else i.lane end
+  from (select unnest(p_items) as id, unnest(p_placed) as placed) q cross join lateral (
+    select o.ctid as place from counterfoil.item o where o.flow = p_flow and o.id = q.id offset 0) x
   where i.ctid = x.place;
   return v_missing;
 end $$;

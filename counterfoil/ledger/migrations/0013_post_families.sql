@@ -11,17 +11,20 @@ $$;
 create function counterfoil.lonely_groups(p_flow text, p_requests counterfoil.accept_request[]) returns text[]
 language plpgsql stable set search_path = pg_catalog, pg_temp set enable_seqscan = off as $$
 declare
-  v_kind   counterfoil.flow_kind;
-  v_some   text[];
-  v_groups text[] := '{}';
+  v_ids     bigint[] := counterfoil.ids_of(p_flow, array(select case when r.group_key is null then r.key end from unnest(p_requests) r));
+  v_parents text[] := array(select k.parent_kind from counterfoil.flow_kind k where k.flow = p_flow and k.parent_kind is not null);
+  v_kind    counterfoil.flow_kind;
+  v_some    text[];
+  v_groups  text[] := '{}';
 begin
   for v_kind in select k.* from counterfoil.flow_kind k where k.flow = p_flow loop
     v_some := array(
-      select distinct coalesce(r.group_key, i.group_key) from unnest(p_requests) r
-      left join lateral (
-        select o.group_key from counterfoil.item o where o.flow = p_flow and o.key = r.key and r.group_key is null offset 0) i on true
-      where r.kind = v_kind.kind and r.parent_key is null and coalesce(r.group_key, i.group_key) is not null);
-    if v_kind.kind in (select k.parent_kind from counterfoil.flow_kind k where k.flow = p_flow) then
+      select distinct coalesce((q.request).group_key, i.group_key)
+      from (select unnest(p_requests) as request, unnest(v_ids) as id) q
+      left join lateral (select o.group_key from counterfoil.item o where o.flow = p_flow and o.id = q.id offset 0) i on true
+      where (q.request).kind = v_kind.kind and coalesce((q.request).group_key, i.group_key) is not null
+        and (v_kind.kind = any (v_parents) or (q.request).parent_key is null));
+    if v_kind.kind = any (v_parents) then
       v_groups := v_groups || v_some;
     elsif v_kind.parent_kind is not null and v_kind.stand_in is null and cardinality(v_some) > 0 then
       v_groups := v_groups || array(

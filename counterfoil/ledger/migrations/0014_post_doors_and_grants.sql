@@ -122,7 +122,7 @@ grant execute on function
   counterfoil.request(text, bigint, text, timestamptz, text, text, uuid, text, text, text, text, boolean, text, text, bigint, text,
     timestamptz, text),
   counterfoil.accept(text, text, jsonb, text, text, text, jsonb, text, timestamptz, text),
-  counterfoil.accept_items(text, counterfoil.accept_request[], text, text),
+  counterfoil.ids_of(text, text[]), counterfoil.accept_items(text, counterfoil.accept_request[], text, text),
   counterfoil.claim_deliveries(text, text, integer, interval, bigint, bigint),
   counterfoil.mark_sending(text, bigint[], uuid[]), counterfoil.keep_rendered(text, bigint[], uuid[], jsonb[]),
   counterfoil.settle_deliveries(text, counterfoil.move_request[], counterfoil.exchange_row[], bigint),
