@@ -5,15 +5,17 @@ No test sleeps and none fakes the ledger. Fixtures stand in conftest.py and use 
 
 from __future__ import annotations
 
+import asyncio
+import json
 import os
 import secrets
 import shutil
 import socket
 import subprocess
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Awaitable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -21,10 +23,11 @@ from urllib.parse import urlsplit, urlunsplit
 
 import asyncpg
 
-from counterfoil.ledger import flows, items, workers
+from counterfoil.ledger import deliveries, flows, health, items, pool, workers
 from counterfoil.ledger.embedded import embedded
-from counterfoil.ledger.items import Move, Moved
-from counterfoil.model.delivery import HandIn
+from counterfoil.ledger.flows import Kind
+from counterfoil.ledger.items import Accepted, Move, Moved
+from counterfoil.model.delivery import Exchange, ExchangeKind, HandIn, Lane, Outcome
 from counterfoil.model.item import ItemEvent
 
 PREFIX = "counterfoil_test_"
@@ -269,3 +272,206 @@ async def hand_in(
 
 async def row_of(connection: Any, key: str, flow: str = "pets") -> Any:
     return await connection.fetchrow("select * from counterfoil.item where flow = $1 and key = $2", flow, key)
+
+
+# --- deliveries ----------------------------------------------------------------------------------------------
+
+LEASE = timedelta(minutes=5)
+
+
+def kind(name: str, parent: str | None = None, **said: Any) -> Kind:
+    """A kind as the ledger keeps it; flow and position are filled in by `declare`. A resend is safe unless it is said otherwise."""
+    usual: dict[str, Any] = {
+        "flow": "", "position": 0, "inherits": "last", "stand_in": None, "parent_wait": timedelta(days=7), "resend": "safe",
+        "resend_update": "safe", "look_up_after": timedelta(minutes=2), "updates": False, "poll_first": None, "complete_within": None,
+    }  # fmt: skip
+    return Kind(**(usual | {"kind": name, "parent_kind": parent} | said))
+
+
+async def declare(connection: Any, flow: str, *kinds: Kind) -> None:
+    """A delivery flow with these kinds, in this order."""
+    await register(connection, flow)
+    await flows.keep_kinds(connection, flow, [replace(one, flow=flow, position=n) for n, one in enumerate(kinds)])
+
+
+async def take_in(connection: Any, flow: str, *given: HandIn, actor: str = "test") -> dict[str, Accepted]:
+    """Many handed in with one call, by key."""
+    taken = await items.accept(connection, flow, given, actor=actor)
+    assert len({one.key for one in taken}) == len(taken)
+    return {one.key: one for one in taken}
+
+
+async def claim(
+    connection: Any, flow: str = "docs", worker: int = 1, *, limit: int = 100, lease: timedelta = LEASE, lane: Lane = Lane.LIVE, after: int = 0
+) -> dict[str, deliveries.Claimed]:  # fmt: skip
+    """What is due, by key, in the order in which it was given."""
+    got = await deliveries.claim(connection, flow, lane, limit=limit, lease=lease, worker=worker, after=after)
+    return {one.key: one for one in got}
+
+
+async def send(
+    connection: Any, flow: str, key: str, event: ItemEvent = ItemEvent.CONFIRM, worker: int = 1, **said: Any
+) -> Moved:
+    """Claim the one item that is due, which must be this one, and settle it."""
+    (one,) = (await claim(connection, flow, worker, limit=1)).values()
+    assert one.key == key
+    (moved,) = await settle(connection, flow, worker, Move(event, id=one.id, attempt_id=one.attempt_id, **said))
+    assert moved.moved, moved
+    return moved
+
+
+async def settle(connection: Any, flow: str, worker: int, *moves: Move) -> list[Moved]:
+    return await deliveries.settle(connection, flow, moves, [], worker=worker)
+
+
+async def held(
+    connection: Any, *keys: str, kind_: str = "report", worker: int = 1, lease: timedelta = timedelta(0)
+) -> dict[str, deliveries.Claimed]:
+    """Claimed under a lease that has ended; nobody has rescued them yet."""
+    await take_in(connection, "docs", *(HandIn(key, {"n": 1}, kind=kind_) for key in keys))
+    return await claim(connection, worker=worker, lease=lease)
+
+
+def exchange(**said: Any) -> Exchange:
+    """The proof of a request that was answered with 201."""
+    usual = {"kind": ExchangeKind.SEND, "at": NOON, "method": "POST", "address": "https://other.test/documents", "status": 201,
+             "outcome": Outcome.DONE, "took": 0.05, "request": "what was sent", "reply": "what came back"}  # fmt: skip
+    return Exchange(**(usual | said))  # type: ignore[arg-type]
+
+
+async def states(connection: Any, flow: str = "docs") -> dict[str, str]:
+    rows = await connection.fetch("select key, state from counterfoil.item where flow = $1 order by id", flow)
+    return {row["key"]: row["state"] for row in rows}
+
+
+async def history(connection: Any, key: str, flow: str = "docs") -> list[str]:
+    """The events of an item, oldest first."""
+    row = await row_of(connection, key, flow)
+    return [event["event"] for event in await items.list_events(connection, flow, row["id"])]
+
+
+async def books_agree(connection: Any, flow: str = "docs") -> None:
+    """Promise 1: counters = rows, histories are chains, cases own what they say; and no child waits for a receipt that is there."""
+    assert not await health.differing_counters(connection, flow)
+    assert not await health.broken_histories(connection, flow)
+    assert not await health.differing_cases(connection, flow)
+    (sums,) = await health.sums(connection, flow)
+    counted = await health.recount(connection, flow)
+    assert [sums[n] for n in ("accepted", "settled", "due", "owned")] == [
+        counted[n] for n in ("accepted", "settled", "due", "owned")
+    ]
+    assert sums["accepted"] == sums["settled"] + sums["due"] + sums["owned"]
+    assert counted["owned_by_closed_case"] == 0
+    forgotten = [tuple(row) for row in await connection.fetch(FORGOTTEN_CHILDREN, flow)]
+    assert not forgotten, forgotten
+
+
+FORGOTTEN_CHILDREN = """
+select c.key, c.state, c.fault, p.key as parent, p.state as parent_state from counterfoil.item c
+join counterfoil.flow_kind k on k.flow = c.flow and k.kind = c.kind and k.parent_kind is not null
+left join counterfoil.item p on p.flow = c.flow and p.id = c.parent_id
+cross join lateral (select coalesce(p.receipt, case when p.state = 'TRANSFERRED' then p.reference end) as receipt) r
+left join counterfoil."case" pc on pc.id = p.case_id
+left join counterfoil."case" cc on cc.id = c.case_id
+where c.flow = $1 and (
+  c.state = 'WAITING' and r.receipt is not null and c.next_action_at is distinct from c.not_before
+  or c.state = 'WAITING' and r.receipt is null
+    and p.state in ('PERMANENT_ERROR', 'REJECTED', 'TRANSFERRED', 'SUPERSEDED', 'ARCHIVED', 'CANCELLED')
+  or c.state = 'PERMANENT_ERROR' and c.fault = 'parent_failed' and p.state = 'PERMANENT_ERROR' and pc.id is distinct from cc.id
+  or c.state = 'WAITING' and c.parent_id is null and exists (
+    select 1 from counterfoil.item q join counterfoil.content w on w.flow = q.flow and w.item_id = q.id  -- was handed in
+    where q.flow = c.flow and q.group_key = c.group_key and q.kind = k.parent_kind)
+  or c.state in ('QUEUED', 'TEMPORARY_ERROR') and c.parent_id is not null and r.receipt is null)
+"""
+
+# --- many sessions -------------------------------------------------------------------------------------------
+
+
+@asynccontextmanager
+async def sessions(dsn: str, number: int = 2) -> AsyncIterator[Sequence[Any]]:
+    """Connections in the application's role, each a session of its own."""
+    connections = [await pool.connect(dsn, role=pool.APP_ROLE) for _ in range(number)]
+    try:
+        yield connections
+    finally:
+        for connection in connections:
+            connection.terminate()
+
+
+async def until_blocked(watcher: Any, session: Any) -> None:
+    """Return when `session` waits for a lock that another one holds."""
+    pid = session.get_server_pid()
+    while not await watcher.fetchval("select cardinality(pg_blocking_pids($1))", pid):
+        await asyncio.sleep(0)
+
+
+async def in_turn(watcher: Any, first: Any, doing: Awaitable[Any], second: Any, waiting: Any) -> tuple[Any, Any]:
+    """`doing` in an open transaction of `first`; then `waiting` begins in `second`; then the first commits. What both gave.
+
+    Whether the second has to wait for the first is not asked for: it is given the chance to finish before the commit too.
+    """
+    transaction = first.transaction()
+    await transaction.start()
+    done = await doing
+    task = asyncio.create_task(waiting)
+    blocked = asyncio.create_task(until_blocked(watcher, second))
+    await asyncio.wait({task, blocked}, return_when=asyncio.FIRST_COMPLETED)
+    blocked.cancel()
+    await transaction.commit()
+    return done, await task
+
+
+async def again(work: Any, tries: int = 20) -> Any:
+    """What `work` gives, repeated when a deadlock ended it; anything else is raised."""
+    for _ in range(tries):
+        try:
+            return await work()
+        except asyncpg.DeadlockDetectedError:
+            continue
+    raise AssertionError(f"{tries} deadlocks in a row")
+
+
+# --- what a statement reads ----------------------------------------------------------------------------------
+
+HISTORY = ("item", "item_event", "attempt", "content", "exchange", "poll", "item_step", "expectation", "run", "run_key")
+
+
+def _nodes(plan: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    yield plan
+    for child in plan.get("Plans", ()):
+        yield from _nodes(child)
+
+
+async def reads_no_history(
+    connection: Any, sql: str, arguments: Sequence[Any], most: int, *, tables: Sequence[str] = HISTORY
+) -> None:
+    """The plan has no sequential scan of these tables, which are full, and no node of it touches more than `most` of their rows."""
+    explained = await connection.fetchval(f"explain (analyze, format json, timing off) {sql}", *arguments)
+    for node in _nodes(json.loads(explained)[0]["Plan"]):
+        if node.get("Relation Name") in tables:
+            assert node["Node Type"] != "Seq Scan", f"it scans {node['Relation Name']}: {node}"
+            rows = (node["Actual Rows"] + node.get("Rows Removed by Filter", 0)) * node["Actual Loops"]
+            assert rows <= most, f"it touches {rows} rows of {node['Relation Name']}: {node}"
+
+
+async def stays_hot(connection: Any, sql: str, arguments: Sequence[Any], most: int) -> None:
+    """After five executions the server may keep one plan for all arguments: it must not be a worse one."""
+    async with connection.transaction():
+        statement = await connection.prepare(sql)
+        for _ in range(6):
+            await statement.fetch(*arguments)
+        before = await touched(connection)
+        await statement.fetch(*arguments)
+        assert await touched(connection) - before <= 6 * most + 50
+
+
+async def touched(connection: Any) -> int:
+    """Rows of what grows that this transaction has read so far, by whatever path; an index counts its entries."""
+    return int(
+        await connection.fetchval(
+            "select sum(coalesce(pg_stat_get_xact_tuples_returned(c.oid), 0) + coalesce(pg_stat_get_xact_tuples_fetched(c.oid), 0)) "
+            "from pg_class c left join pg_index x on x.indexrelid = c.oid join pg_class t on t.oid = coalesce(x.indrelid, c.oid) "
+            "where t.relnamespace = 'counterfoil'::regnamespace and t.relname = any ($1)",
+            list(HISTORY),
+        )
+    )

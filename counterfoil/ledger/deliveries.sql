@@ -42,7 +42,7 @@ order by e.due_at limit $2 for update of e skip locked;
 
 -- name: known_keys
 -- $1 flow, $2 keys. Those that are items.
-select i.key from unnest($2::text[]) k (key) join counterfoil.item i on i.flow = $1 and i.key = k.key;
+select k.key from unnest($2::text[], counterfoil.ids_of($1, $2)) as k (key, id) where k.id is not null;
 
 -- name: finish_expectations
 -- $1 flow, $2 items, $3 expected, $4 missing, side by side.

@@ -44,6 +44,7 @@ class Move:
     parent_id: int | None = None
     lane: Lane | None = None
     not_before: datetime | None = None
+    reason: str | None = None  # of this one; None: that of the call
 
     def as_request(self) -> tuple[Any, ...]:
         """In the order of counterfoil.move_request."""
@@ -68,6 +69,7 @@ class Move:
             self.parent_id,
             self.lane,
             self.not_before,
+            self.reason,
         )
 
 
@@ -258,9 +260,10 @@ async def list_(
     limit: int = 50,
 ) -> Sequence[Mapping[str, Any]]:
     """Newest first; `before` is the id of the last row seen."""
-    return await connection.fetch(
-        SQL["list_items"], flow, state, fault, case_id, unfinished, prefix, before, limit, kind, group
-    )
+    arguments = (flow, state, fault, case_id, unfinished, prefix, before, limit, kind)
+    if group is not None:
+        return await connection.fetch(SQL["list_group"], *arguments, group)
+    return await connection.fetch(SQL["list_items"], *arguments)
 
 
 async def list_children(

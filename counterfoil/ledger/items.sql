@@ -52,7 +52,8 @@ select counterfoil.requeue_items($1, $2, $3, $4, $5, $6);
 
 -- name: known_items
 -- $1 flow, $2 keys. What stands in the ledger about records of this chunk: one probe of the unique index for each key.
-select i.key, i.state, i.released_sha256 from unnest($2::text[]) k (key) join counterfoil.item i on i.flow = $1 and i.key = k.key;
+select i.key, i.state, i.released_sha256 from unnest(counterfoil.ids_of($1, $2)) as k (id) cross join lateral (
+  select o.key, o.state, o.released_sha256 from counterfoil.item o where o.flow = $1 and o.id = k.id offset 0) i;
 
 -- name: any_items
 -- $1 flow. Whether the flow has any item at all: most syncs have none, and then no key is probed.
@@ -61,11 +62,12 @@ select (select i.key from counterfoil.item i where i.flow = $1 order by i.flow, 
 -- name: get_item
 -- $1 flow or null, $2 key or null, $3 id or null, $4 receipt or null.
 select i.*, c.title as case_title, c.owner as case_owner, c.due_at as case_due_at, p.key as parent_key, p.state as parent_state,
-  coalesce(p.receipt, p.reference) as parent_receipt
+  coalesce(p.receipt, case when p.state = 'TRANSFERRED' then p.reference end) as parent_receipt
 from (
   select i.* from counterfoil.item i where i.id = $3::bigint and ($1::text is null or i.flow = $1)
   union all  -- flow by flow, so that a key without a flow is a few probes and no scan
-  select i.* from counterfoil.flow f join counterfoil.item i on i.flow = f.name and i.key = $2
+  select i.* from counterfoil.flow f cross join lateral unnest(counterfoil.ids_of(f.name, array[$2])) as k (id)
+  join counterfoil.item i on i.flow = f.name and i.id = k.id
   where $3::bigint is null and ($1::text is null or f.name = $1)
   union all
   select i.* from counterfoil.item i where i.receipt = $4 and $3::bigint is null and ($1::text is null or i.flow = $1)
@@ -74,15 +76,25 @@ left join lateral (select o.key, o.state, o.receipt, o.reference from counterfoi
 limit 2;
 
 -- name: list_items
--- $1 flow, $2 state, $3 fault, $4 case, $5 unfinished only, $6 key prefix, $7 before (id), $8 limit, $9 kind, $10 group. Newest first.
+-- $1 flow, $2 state, $3 fault, $4 case, $5 unfinished only, $6 key prefix, $7 before (id), $8 limit, $9 kind. Newest first.
 select i.id, i.flow, i.key, i.kind, i.group_key, i.parent_id, i.lane, i.state, i.state_since, i.accepted_at, i.settled_at, i.next_action_at, i.case_id,
   i.attempts, i.crashes, i.first_failed_at, i.fault, i.problem, i.run_id, i.receipt, i.doubt_at
 from counterfoil.item i
 where ($1::text is null or i.flow = $1) and ($2::text is null or i.state = $2) and ($3::text is null or i.fault = $3)
   and ($4::bigint is null or i.case_id = $4) and (not $5::boolean or i.settled_at is null)
   and (i.settled_at is null or $2 is null or $2 in ('SUCCESS', 'REJECTED', 'TRANSFERRED', 'SUPERSEDED', 'ARCHIVED', 'CANCELLED'))
-  and ($6::text is null or starts_with(i.key, $6)) and ($7::bigint is null or i.id < $7)
-  and ($9::text is null or i.kind = $9) and ($10::text is null or i.group_key = $10)
+  and ($6::text is null or starts_with(i.key, $6)) and ($7::bigint is null or i.id < $7) and ($9::text is null or i.kind = $9)
+order by i.id desc limit $8;
+
+-- name: list_group
+-- As list_items, and $10 group: flow by flow, so that a group without a flow is a few probes and no scan.
+select i.id, i.flow, i.key, i.kind, i.group_key, i.parent_id, i.lane, i.state, i.state_since, i.accepted_at, i.settled_at, i.next_action_at, i.case_id,
+  i.attempts, i.crashes, i.first_failed_at, i.fault, i.problem, i.run_id, i.receipt, i.doubt_at
+from counterfoil.flow f cross join lateral (
+  select o.* from counterfoil.item o where o.flow = f.name and o.group_key between $10::text and $10 order by o.group_key, o.kind, o.id) i
+where ($1::text is null or f.name = $1) and ($2::text is null or i.state = $2) and ($3::text is null or i.fault = $3)
+  and ($4::bigint is null or i.case_id = $4) and (not $5::boolean or i.settled_at is null) and ($6::text is null or starts_with(i.key, $6))
+  and ($7::bigint is null or i.id < $7) and ($9::text is null or i.kind = $9)
 order by i.id desc limit $8;
 
 -- name: list_children

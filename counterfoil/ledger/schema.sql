@@ -61,7 +61,8 @@ CREATE TYPE counterfoil.move_request AS (
 	group_key text,
 	parent_id bigint,
 	lane text,
-	not_before timestamp with time zone
+	not_before timestamp with time zone,
+	reason text
 );
 
 CREATE TYPE counterfoil.judged_move AS (
@@ -74,7 +75,10 @@ CREATE TYPE counterfoil.judged_move AS (
 	attempt_id uuid,
 	attempts integer,
 	place tid,
-	request counterfoil.move_request
+	request counterfoil.move_request,
+	kind text,
+	version integer,
+	sent_version integer
 );
 
 CREATE TYPE counterfoil.move_result AS (
@@ -86,35 +90,15 @@ CREATE TYPE counterfoil.move_result AS (
 	why text
 );
 
-CREATE TABLE counterfoil.flow_kind (
-    flow text NOT NULL,
-    kind text NOT NULL,
-    "position" smallint NOT NULL,
-    parent_kind text,
-    inherits text DEFAULT 'last'::text NOT NULL,
-    stand_in text,
-    parent_wait interval DEFAULT '7 days'::interval NOT NULL,
-    resend text DEFAULT 'person'::text NOT NULL,
-    resend_update text DEFAULT 'person'::text NOT NULL,
-    look_up_after interval DEFAULT '00:02:00'::interval NOT NULL,
-    updates boolean DEFAULT false NOT NULL,
-    poll_first interval,
-    complete_within interval,
-    CONSTRAINT flow_kind_inherits_check CHECK ((inherits = ANY (ARRAY['last'::text, 'first'::text]))),
-    CONSTRAINT flow_kind_resend_check CHECK ((resend = ANY (ARRAY['safe'::text, 'look_up'::text, 'person'::text]))),
-    CONSTRAINT flow_kind_resend_update_check CHECK ((resend_update = ANY (ARRAY['safe'::text, 'look_up'::text, 'person'::text])))
-);
-
 CREATE TYPE counterfoil.placed_request AS (
 	request counterfoil.accept_request,
-	kind counterfoil.flow_kind,
 	sha256 text,
 	parent_id bigint,
 	parent_key text,
 	parent_state text,
-	parent_fault text,
 	parent_problem text,
-	parent_receipt text
+	parent_receipt text,
+	parent_case_fault text
 );
 
 CREATE TYPE counterfoil.poll_result AS (
@@ -155,144 +139,158 @@ CREATE FUNCTION counterfoil.accept_items(p_flow text, p_requests counterfoil.acc
 declare
   v_requests counterfoil.accept_request[] := counterfoil.with_kinds(p_flow, p_requests);
   v_kind     counterfoil.flow_kind;
+  v_taken    counterfoil.accepted[] := '{}';
 begin
+  if coalesce(p_actor, '') = '' then
+    raise exception 'a move needs an actor' using errcode = 'CF001';
+  end if;
+  if exists (select 1 from counterfoil.flow_kind k where k.flow = p_flow and k.parent_kind is not null) then
+    perform counterfoil.lock_groups(p_flow, counterfoil.lonely_groups(p_flow, v_requests));
+  end if;
   for v_kind in
     select k.* from counterfoil.kinds_of(p_flow) k where k.kind in (select r.kind from unnest(v_requests) r) order by k.position
   loop
-    return query select a.* from counterfoil.accept_kind(p_flow, v_kind,
-      array(select distinct on (r.key) r from unnest(v_requests) r where r.kind = v_kind.kind order by r.key), p_actor, p_reason) a;
+    v_taken := v_taken || counterfoil.accept_kind(p_flow, v_kind, array(select r from unnest(v_requests) r where r.kind = v_kind.kind), p_actor,
+      p_reason);
   end loop;
+  perform counterfoil.count_results(p_flow,
+    array(select row(a.id, a.key, 'NEW', a.state, true, 'moved')::counterfoil.move_result from unnest(v_taken) a where a.outcome = 'new'));
+  return query select a.* from unnest(v_taken) a;
 end $$;
 
-CREATE FUNCTION counterfoil.accept_kind(p_flow text, p_kind counterfoil.flow_kind, p_requests counterfoil.accept_request[], p_actor text, p_reason text) RETURNS SETOF counterfoil.accepted
+CREATE TABLE counterfoil.flow_kind (
+    flow text NOT NULL,
+    kind text NOT NULL,
+    "position" smallint NOT NULL,
+    parent_kind text,
+    inherits text DEFAULT 'last'::text NOT NULL,
+    stand_in text,
+    parent_wait interval DEFAULT '7 days'::interval NOT NULL,
+    resend text DEFAULT 'person'::text NOT NULL,
+    resend_update text DEFAULT 'person'::text NOT NULL,
+    look_up_after interval DEFAULT '00:02:00'::interval NOT NULL,
+    updates boolean DEFAULT false NOT NULL,
+    poll_first interval,
+    complete_within interval,
+    CONSTRAINT flow_kind_inherits_check CHECK ((inherits = ANY (ARRAY['last'::text, 'first'::text]))),
+    CONSTRAINT flow_kind_resend_check CHECK ((resend = ANY (ARRAY['safe'::text, 'look_up'::text, 'person'::text]))),
+    CONSTRAINT flow_kind_resend_update_check CHECK ((resend_update = ANY (ARRAY['safe'::text, 'look_up'::text, 'person'::text])))
+);
+
+CREATE FUNCTION counterfoil.accept_kind(p_flow text, p_kind counterfoil.flow_kind, p_requests counterfoil.accept_request[], p_actor text, p_reason text) RETURNS counterfoil.accepted[]
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET enable_seqscan TO 'off'
     AS $$
 declare
+  v_now    timestamptz := counterfoil.now();
   v_fresh  counterfoil.accept_request[];
   v_placed counterfoil.placed_request[];
-  v_moved  counterfoil.move_result[] := '{}';
-  v_new    bigint[];
+  v_births counterfoil.move_request[];
+  v_born   counterfoil.move_result[] := '{}';
+  v_taken  counterfoil.accepted[];
 begin
   v_fresh := array(
-    select r from unnest(p_requests) r
-    left join lateral (select o.id from counterfoil.item o where o.flow = p_flow and o.key = r.key offset 0) i on true where i.id is null);
+    select q.request
+    from (select unnest(p_requests) as request, unnest(counterfoil.ids_of(p_flow, array(select r.key from unnest(p_requests) r))) as id) q
+    where q.id is null);
   if cardinality(v_fresh) > 0 then
     v_placed := counterfoil.place(p_flow, p_kind, v_fresh);
-    v_moved := array(select m from counterfoil.move_items(p_flow, array(select counterfoil.birth_of(p) from unnest(v_placed) p), p_actor, p_reason) m
-      where m.from_state = 'NEW');
-    insert into counterfoil.content (flow, item_id, payload, sha256, file, handed_in_at)
-    select p_flow, m.id, (p.request).payload, p.sha256, (p.request).file, counterfoil.now()
-    from unnest(v_placed) p join unnest(v_moved) m on m.key = (p.request).key where p_kind.resend <> 'record';
-    v_new := array(select m.id from unnest(v_moved) m);
-    perform counterfoil.begin_family(p_flow, p_kind, v_new);
-    return query select m.key, m.id, m.to_state, 'new' from unnest(v_moved) m;
+    v_births := counterfoil.births_of(p_kind, v_placed, v_now);
+    perform counterfoil.open_cases_for(p_flow, v_births, '{}');
+    v_born := counterfoil.give_birth(p_flow, v_births, p_actor, p_reason, v_now);
+    if p_kind.resend <> 'record' then
+      insert into counterfoil.content (flow, item_id, payload, sha256, file, handed_in_at)
+      select p_flow, m.id, (p.request).payload, p.sha256, (p.request).file, v_now
+      from unnest(v_placed) p join unnest(v_born) m on m.key = (p.request).key;
+      perform counterfoil.expect(p_flow, p_kind, array(select m.id from unnest(v_born) m), v_now);
+      perform counterfoil.find_orphans(p_flow, p_kind, array(select m.id from unnest(v_born) m), v_now);
+    end if;
   end if;
-  if cardinality(v_moved) < cardinality(p_requests) then
-    return query select a.* from counterfoil.accept_known(p_flow, p_kind,
-      array(select r from unnest(p_requests) r where r.key not in (select m.key from unnest(v_moved) m)), p_actor) a;
+  v_taken := array(select row(m.key, m.id, m.to_state, 'new')::counterfoil.accepted from unnest(v_born) m);
+  if cardinality(v_born) < cardinality(p_requests) then  -- known already, or another session was faster
+    v_taken := v_taken || counterfoil.accept_known(p_flow, p_kind,
+      array(select r from unnest(p_requests) r where r.key not in (select m.key from unnest(v_born) m)), p_actor, v_now);
   end if;
+  return v_taken;
 end $$;
 
-CREATE FUNCTION counterfoil.accept_known(p_flow text, p_kind counterfoil.flow_kind, p_requests counterfoil.accept_request[], p_actor text) RETURNS SETOF counterfoil.accepted
+CREATE FUNCTION counterfoil.accept_known(p_flow text, p_kind counterfoil.flow_kind, p_requests counterfoil.accept_request[], p_actor text, p_now timestamp with time zone) RETURNS counterfoil.accepted[]
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET enable_seqscan TO 'off'
     AS $$
 declare
-  v_placed counterfoil.placed_request[];
-  v_moves  counterfoil.move_request[];
+  v_ids     bigint[] := counterfoil.ids_of(p_flow, array(select r.key from unnest(p_requests) r));
+  v_placed  counterfoil.placed_request[] := '{}';
+  v_items   bigint[];
+  v_missing bigint[];
 begin
-  perform 1 from (select i.id from unnest(p_requests) r cross join lateral (
-      select o.id from counterfoil.item o where o.flow = p_flow and o.key = r.key offset 0) i order by i.id) u
-  cross join lateral (select 1 from counterfoil.item o where o.flow = p_flow and o.id = u.id offset 0 for update) l;
-  -- Those that differ: only these are placed, since a parent they name must exist.
-  v_placed := counterfoil.place(p_flow, p_kind, array(
-    select r from unnest(p_requests) r
-    cross join lateral (select o.* from counterfoil.item o where o.flow = p_flow and o.key = r.key offset 0) i
-    left join counterfoil.content c on c.flow = p_flow and c.item_id = i.id
-    where i.kind = p_kind.kind and i.state not in ('TRANSFERRED', 'ARCHIVED', 'CANCELLED', 'SUPERSEDED')
-      and (p_kind.updates or i.fault = 'missing' and c.item_id is null)
-      and c.sha256 is distinct from encode(sha256(convert_to(r.payload || coalesce(r.file::text, ''), 'UTF8')), 'hex')));
+  if p_kind.resend <> 'record' then
+    perform 1 from (select u.id from unnest(v_ids) as u (id) order by u.id) u cross join lateral (
+      select 1 from counterfoil.item o where o.flow = p_flow and o.id = u.id offset 0 for update) l;
+    -- Those that differ: only these are placed, since a parent they name must exist. What was missing is placed as it is handed in now.
+    v_placed := counterfoil.place(p_flow, p_kind, array(
+      select row(r.key, r.kind, r.payload, r.parent_key,
+        case when c.sha256 is null then coalesce(r.group_key, i.group_key) else coalesce(i.group_key, r.group_key) end,
+        r.lane, r.file, r.due_at, r.receipt)::counterfoil.accept_request
+      from (select unnest(p_requests) as request, unnest(v_ids) as id) q cross join lateral (select (q.request).*) r
+      cross join lateral (select o.* from counterfoil.item o where o.flow = p_flow and o.id = q.id offset 0) i
+      left join lateral (select o.sha256 from counterfoil.content o where o.flow = p_flow and o.item_id = q.id offset 0) c on true
+      where i.kind = p_kind.kind and i.state not in ('TRANSFERRED', 'ARCHIVED', 'CANCELLED', 'SUPERSEDED')
+        and (p_kind.updates or i.fault = 'missing' and c.sha256 is null)
+        and c.sha256 is distinct from encode(sha256(convert_to(r.payload || coalesce(r.file::text, ''), 'UTF8')), 'hex')));
+  end if;
   if cardinality(v_placed) > 0 then
-    insert into counterfoil.content as c (flow, item_id, payload, sha256, file, handed_in_at)
-    select p_flow, i.id, (p.request).payload, p.sha256, (p.request).file, counterfoil.now()
-    from unnest(v_placed) p cross join lateral (
-      select o.id from counterfoil.item o where o.flow = p_flow and o.key = (p.request).key offset 0) i
-    on conflict (flow, item_id) do update set payload = excluded.payload, sha256 = excluded.sha256, file = excluded.file, rendered = null,
-      handed_in_at = excluded.handed_in_at;
-    update counterfoil.item i set version = i.version + 1, parent_id = coalesce(i.parent_id, p.parent_id), group_key = coalesce((p.request).group_key, i.group_key)
-    from unnest(v_placed) p cross join lateral (
-      select o.ctid as place from counterfoil.item o where o.flow = p_flow and o.key = (p.request).key offset 0) x
-    where i.ctid = x.place;
-    v_moves := array(select counterfoil.request('revise', p_key => (p.request).key) from unnest(v_placed) p);
-    perform counterfoil.move_items(p_flow, v_moves, p_actor, 'newer content was handed in');
+    v_items := counterfoil.ids_of(p_flow, array(select (p.request).key from unnest(v_placed) p));
+    v_missing := counterfoil.revise_content(p_flow, v_items, v_placed, p_now);
+    perform counterfoil.move_items(p_flow, array(
+      select counterfoil.request(case when r.receipt is not null and q.id = any (v_missing) then 'confirm' else 'revise' end, p_id => q.id,
+        p_receipt => case when q.id = any (v_missing) then r.receipt end, p_not_before => r.due_at)
+      from (select unnest(v_items) as id, unnest(v_placed) as placed) q cross join lateral (select ((q.placed).request).*) r),
+      p_actor, 'newer content was handed in');
+    perform counterfoil.expect(p_flow, p_kind, v_missing, p_now);
+    perform counterfoil.find_orphans(p_flow, p_kind, v_items, p_now);
   end if;
-  return query
-  select i.key, i.id, i.state, case when i.key in (select (p.request).key from unnest(v_placed) p) then 'revised' else 'known' end
-  from unnest(p_requests) r cross join lateral (select o.* from counterfoil.item o where o.flow = p_flow and o.key = r.key offset 0) i;
+  return array(
+    select row(i.key, i.id, i.state, case when i.id = any (v_items) then 'revised' else 'known' end)::counterfoil.accepted
+    from unnest(v_ids) as u (id) cross join lateral (select o.* from counterfoil.item o where o.flow = p_flow and o.id = u.id offset 0) i);
 end $$;
 
-CREATE FUNCTION counterfoil.begin_family(p_flow text, p_kind counterfoil.flow_kind, p_new bigint[]) RETURNS void
+CREATE FUNCTION counterfoil.adopt(p_flow text, p_children bigint[]) RETURNS bigint[]
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET enable_seqscan TO 'off'
     AS $$
 declare
-  v_adopted counterfoil.move_request[];
+  v_kind    counterfoil.flow_kind;
+  v_some    bigint[];
+  v_adopted bigint[] := '{}';
 begin
-  if p_kind.complete_within is not null then
-    insert into counterfoil.expectation (flow, item_id, due_at)
-    select p_flow, u.id, counterfoil.now() + p_kind.complete_within from unnest(p_new) as u (id) on conflict do nothing;
-  end if;
-  if not exists (select 1 from counterfoil.flow_kind k where k.flow = p_flow and k.parent_kind = p_kind.kind) then
-    return;
-  end if;
-  with adopted as (
-    update counterfoil.item c set parent_id = p.id
-    from unnest(p_new) as u (id)
-    cross join lateral (select o.* from counterfoil.item o where o.flow = p_flow and o.id = u.id offset 0) p
-    where c.flow = p_flow and c.group_key = p.group_key and c.state = 'WAITING' and c.parent_id is null
-      and c.kind in (select k.kind from counterfoil.flow_kind k where k.flow = p_flow and k.parent_kind = p_kind.kind)
-    returning c.id, p.receipt, case when c.not_before > counterfoil.now() then c.not_before end as not_before
-  )
-  select array_agg(counterfoil.request('release', p_id => a.id, p_next_action_at => a.not_before)) into v_adopted
-  from adopted a where a.receipt is not null;
-  if cardinality(v_adopted) > 0 then
-    perform counterfoil.move_items(p_flow, v_adopted, 'ledger', 'its parent has a receipt');
-  end if;
-end $$;
-
-CREATE FUNCTION counterfoil.birth_of(p_placed counterfoil.placed_request) RETURNS counterfoil.move_request
-    LANGUAGE plpgsql STABLE
-    SET search_path TO 'pg_catalog', 'pg_temp'
-    AS $$
-declare
-  v       counterfoil.accept_request := p_placed.request;
-  v_wait  timestamptz := counterfoil.now() + (p_placed.kind).parent_wait;
-  v_event text := 'accept';
-  v_at    timestamptz;
-begin
-  if v.receipt is not null then
-    v_event := 'confirm';
-  elsif p_placed.parent_id is not null and p_placed.parent_receipt is null
-    and p_placed.parent_state in ('PERMANENT_ERROR', 'ARCHIVED', 'CANCELLED', 'REJECTED') then
-    return counterfoil.request('fail', p_key => v.key, p_fault => 'parent_failed',
-      p_problem => format('Its parent %s stopped: %s', p_placed.parent_key, coalesce(p_placed.parent_problem, lower(p_placed.parent_state))),
-      p_case_fault => case when p_placed.parent_state = 'PERMANENT_ERROR' then p_placed.parent_fault end,
-      p_kind => v.kind, p_group_key => v.group_key, p_parent_id => p_placed.parent_id, p_lane => v.lane, p_not_before => v.due_at);
-  elsif p_placed.parent_id is not null and p_placed.parent_receipt is null
-    or p_placed.parent_id is null and (p_placed.kind).parent_kind is not null and (p_placed.kind).stand_in is null then
-    v_event := 'hold';
-    v_at := greatest(v_wait, v.due_at);
-  elsif v.due_at > counterfoil.now() then
-    v_event := 'hold';
-    v_at := v.due_at;
-  end if;
-  return counterfoil.request(v_event, p_key => v.key, p_next_action_at => v_at, p_receipt => v.receipt, p_kind => v.kind,
-    p_group_key => v.group_key, p_parent_id => p_placed.parent_id, p_lane => v.lane, p_not_before => v.due_at,
-    p_payload => case when (p_placed.kind).resend = 'record' then nullif(v.payload, 'null') end);
+  for v_kind in select k.* from counterfoil.flow_kind k where k.flow = p_flow and k.parent_kind is not null loop
+    v_some := array(
+      select i.id from unnest(p_children) as u (id)
+      cross join lateral (select o.* from counterfoil.item o where o.flow = p_flow and o.id = u.id offset 0) i
+      where i.kind = v_kind.kind and i.parent_id is null and i.group_key is not null
+        and (i.state = 'WAITING' or i.state = 'PERMANENT_ERROR' and i.fault = 'parent_late' or i.state = 'QUEUED' and v_kind.stand_in is null)
+      order by i.id);
+    continue when cardinality(v_some) = 0;
+    perform counterfoil.lock_groups(p_flow, array(select i.group_key from unnest(v_some) as u (id)
+      cross join lateral (select o.group_key from counterfoil.item o where o.flow = p_flow and o.id = u.id offset 0) i));
+    perform 1 from unnest(v_some) as u (id) cross join lateral (
+      select 1 from counterfoil.item o where o.flow = p_flow and o.id = u.id offset 0 for update) l;
+    with found as materialized (
+      select a.id, a.parent from unnest(v_some, counterfoil.find_parents(p_flow, v_kind, null, array(
+        select i.group_key from unnest(v_some) with ordinality as u (id, place)
+        cross join lateral (select o.group_key from counterfoil.item o where o.flow = p_flow and o.id = u.id offset 0) i order by u.place)))
+        as a (id, parent) where a.parent is not null
+    ), adopted as (
+      update counterfoil.item i set parent_id = f.parent from found f
+      cross join lateral (select o.ctid as place from counterfoil.item o where o.flow = p_flow and o.id = f.id offset 0) x
+      where i.ctid = x.place and i.parent_id is null and i.state in ('WAITING', 'QUEUED', 'PERMANENT_ERROR') returning i.id)
+    select v_adopted || coalesce(array_agg(a.id), '{}') into v_adopted from adopted a;
+  end loop;
+  return v_adopted;
 end $$;
 
 CREATE FUNCTION counterfoil.births(p_requests counterfoil.move_request[], p_judged counterfoil.judged_move[]) RETURNS counterfoil.move_request[]
@@ -306,6 +304,27 @@ CREATE FUNCTION counterfoil.births(p_requests counterfoil.move_request[], p_judg
       and (q.request).key not in (select j.key from unnest(p_judged) j)
       and (q.request).event in (select m.event from counterfoil.item_move m where m.from_state = 'NEW')
     order by (q.request).key, q.place)
+$$;
+
+CREATE FUNCTION counterfoil.births_of(p_kind counterfoil.flow_kind, p_placed counterfoil.placed_request[], p_now timestamp with time zone) RETURNS counterfoil.move_request[]
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  select array(
+    select counterfoil.request(case e.how when 'wait' then 'hold' else e.how end, p_key => r.key, p_receipt => r.receipt, p_kind => r.kind,
+      p_group_key => r.group_key, p_parent_id => p.parent_id, p_lane => r.lane, p_not_before => r.due_at,
+      p_next_action_at => case e.how when 'wait' then greatest(p_now + p_kind.parent_wait, r.due_at) when 'hold' then r.due_at end,
+      p_fault => case when e.how = 'fail' then 'parent_failed' end,
+      p_problem => case when e.how = 'fail' then counterfoil.stopped_problem(p.parent_key, p.parent_state, p.parent_problem) end,
+      p_case_fault => case when e.how = 'fail' then p.parent_case_fault end,
+      p_payload => case when p_kind.resend = 'record' then nullif(r.payload, 'null') end)
+    from unnest(p_placed) p cross join lateral (select (p.request).*) r
+    cross join lateral (select case
+      when r.receipt is not null then 'confirm'
+      when p_kind.parent_kind is not null and p.parent_receipt is null and counterfoil.is_stopped(p.parent_state) then 'fail'
+      when p_kind.parent_kind is not null and p.parent_receipt is null and (p.parent_id is not null or p_kind.stand_in is null) then 'wait'
+      when r.due_at > p_now then 'hold'
+      else 'accept' end as how) e)
 $$;
 
 CREATE FUNCTION counterfoil.case_of(p_flow text, p_request counterfoil.move_request) RETURNS bigint
@@ -323,26 +342,19 @@ CREATE FUNCTION counterfoil.claim_deliveries(p_flow text, p_lane text, p_limit i
     AS $$
 declare
   v_ids       bigint[];
-  v_crashed   bigint[];
   v_turned_to bigint;
 begin
   select n.ids, n.turned_to into v_ids, v_turned_to from counterfoil.next_due(p_flow, p_lane, p_limit, p_after) n;
-  if cardinality(v_ids) > 0 then
-    v_crashed := array(
-      select i.id from unnest(v_ids) with ordinality as u (id, place)
-      cross join lateral (select o.id, o.crashes from counterfoil.item o where o.flow = p_flow and o.id = u.id offset 0) i
-      where i.crashes > 0 order by u.place);
-    v_ids := case when v_ids[1] = any (v_crashed) then v_ids[1:1]
-      else array(select u.id from unnest(v_ids) with ordinality as u (id, place) where u.id <> all (v_crashed) order by u.place) end;
-    perform counterfoil.claim_these(p_flow, v_ids, p_lease, p_worker);
-  end if;
+  perform counterfoil.claim_these(p_flow, v_ids, p_lease, p_worker);
   return query
   select i.id, i.key, i.kind, i.group_key, i.attempt_id, i.attempts, i.first_failed_at, i.doubt_at, i.receipt, i.accepted_at, i.fault, i.problem,
-    i.parent_id, p.key, p.state, coalesce(p.receipt, p.reference), pc.payload, c.payload, c.file, c.rendered, i.version, v_turned_to
+    i.parent_id, p.key, p.state, counterfoil.receipt_of(p.state, p.receipt, p.reference), pc.payload, c.payload, c.file, c.rendered, i.version,
+    v_turned_to
   from unnest(v_ids) with ordinality as u (id, place)
   cross join lateral (select o.* from counterfoil.item o where o.flow = p_flow and o.id = u.id offset 0) i
   left join lateral (select o.* from counterfoil.content o where o.flow = p_flow and o.item_id = u.id offset 0) c on true
-  left join lateral (select o.key, o.state, o.receipt, o.reference from counterfoil.item o where o.flow = p_flow and o.id = i.parent_id offset 0) p on true
+  left join lateral (
+    select o.key, o.state, o.receipt, o.reference from counterfoil.item o where o.flow = p_flow and o.id = i.parent_id offset 0) p on true
   left join lateral (select o.payload from counterfoil.content o where o.flow = p_flow and o.item_id = i.parent_id offset 0) pc on true
   order by u.place;
 end $$;
@@ -416,82 +428,174 @@ CREATE FUNCTION counterfoil.count_moves(p_flow text, p_states text[], p_deltas b
   on conflict (flow, state, shard) do update set items = c.items + excluded.items
 $$;
 
-CREATE FUNCTION counterfoil.follow_moves(p_flow text, p_judged counterfoil.judged_move[], p_now timestamp with time zone) RETURNS void
+CREATE FUNCTION counterfoil.count_results(p_flow text, p_moved counterfoil.move_result[]) RETURNS void
+    LANGUAGE sql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  select counterfoil.count_moves(p_flow, array_agg(s.state), array_agg(s.n))
+  from (select m.to_state, count(*) from unnest(p_moved) m where m.moved group by m.to_state
+        union all  -- NEW counts upwards: it says how many were ever accepted
+        select m.from_state, case m.from_state when 'NEW' then 1 else -1 end * count(*) from unnest(p_moved) m where m.moved group by m.from_state
+       ) as s (state, n) having count(*) > 0
+$$;
+
+CREATE FUNCTION counterfoil.expect(p_flow text, p_kind counterfoil.flow_kind, p_new bigint[], p_now timestamp with time zone) RETURNS void
+    LANGUAGE sql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  insert into counterfoil.expectation (flow, item_id, due_at)
+  select p_flow, u.id, p_now + p_kind.complete_within from unnest(p_new) as u (id) where p_kind.complete_within is not null on conflict do nothing
+$$;
+
+CREATE FUNCTION counterfoil.family_moves(p_flow text, p_children bigint[], p_now timestamp with time zone) RETURNS counterfoil.move_request[]
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    AS $$
+begin
+  perform counterfoil.lock_parents(p_flow, p_children);
+  return array(
+    select case
+      when h.free and c.not_before > p_now and c.state in ('WAITING', 'QUEUED') then counterfoil.request('hold', p_id => c.id,
+        p_next_action_at => c.not_before, p_not_before => c.not_before, p_reason => 'held until its time')
+      when h.free then counterfoil.request('release', p_id => c.id, p_reason => 'its parent has a receipt',
+        p_not_before => case when c.not_before > p_now then c.not_before end)
+      when h.stopped then counterfoil.request('fail', p_id => c.id, p_fault => 'parent_failed',
+        p_problem => counterfoil.stopped_problem(p.key, p.state, p.problem), p_case_fault => h.case_fault, p_reason => 'its parent stopped')
+      else counterfoil.request('hold', p_id => c.id, p_next_action_at => greatest(p_now + k.parent_wait, c.not_before),
+        p_not_before => coalesce(c.not_before, p_now), p_reason => 'its parent has no receipt yet') end
+    from unnest(p_children) as u (id)
+    cross join lateral (select o.* from counterfoil.item o where o.flow = p_flow and o.id = u.id offset 0) c
+    cross join lateral (select o.* from counterfoil.flow_kind o where o.flow = p_flow and o.kind = c.kind offset 0) k
+    left join lateral (
+      select o.*, (select s.fault from counterfoil."case" s where s.id = o.case_id) as case_fault
+      from counterfoil.item o where o.flow = p_flow and o.id = c.parent_id offset 0) p on true
+    left join lateral (select s.fault from counterfoil."case" s where s.id = c.case_id) own on true
+    cross join lateral (select
+      k.parent_kind is null or counterfoil.receipt_of(p.state, p.receipt, p.reference) is not null
+        or c.parent_id is null and k.stand_in is not null as free,
+      counterfoil.is_stopped(p.state) as stopped, coalesce(p.case_fault, 'parent_failed') as case_fault) h
+    where case c.state
+      when 'WAITING' then h.free and (c.not_before > p_now and c.next_action_at <> c.not_before or coalesce(c.not_before <= p_now, true))
+        or not h.free and h.stopped
+      when 'QUEUED' then not h.free or c.not_before > p_now
+      when 'PERMANENT_ERROR' then h.free and k.parent_kind is not null and c.fault in ('parent_failed', 'parent_late')
+        or not h.free and h.stopped and c.fault = 'parent_failed' and own.fault is distinct from h.case_fault end);
+end $$;
+
+CREATE FUNCTION counterfoil.find_orphans(p_flow text, p_kind counterfoil.flow_kind, p_parents bigint[], p_now timestamp with time zone) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    SET enable_sort TO 'off'
+    AS $$
+declare
+  v_children bigint[];
+begin
+  if not exists (select 1 from counterfoil.flow_kind k where k.flow = p_flow and k.parent_kind = p_kind.kind) then
+    return;
+  end if;
+  v_children := array(
+    select c.id from unnest(p_parents) as u (id)
+    cross join lateral (select o.group_key from counterfoil.item o where o.flow = p_flow and o.id = u.id and o.group_key is not null offset 0) p
+    cross join lateral (
+      select o.id from counterfoil.item o
+      where o.flow = p_flow and o.group_key between p.group_key and p.group_key and o.parent_id is null and o.group_key is not null
+        and o.state in ('WAITING', 'PERMANENT_ERROR')
+      order by o.group_key, o.id) c);
+  if cardinality(v_children) > 0 then
+    v_children := counterfoil.adopt(p_flow, v_children);
+    perform counterfoil.move_items(p_flow, counterfoil.family_moves(p_flow, v_children, p_now), 'ledger') where cardinality(v_children) > 0;
+  end if;
+end $$;
+
+CREATE FUNCTION counterfoil.find_parents(p_flow text, p_kind counterfoil.flow_kind, p_keys text[], p_groups text[]) RETURNS bigint[]
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    SET enable_sort TO 'off'
+    AS $$
+begin
+  return (
+    select array_agg(coalesce(r.id, l.id, a.id, f.id) order by r.place)
+    from unnest(p_keys, p_groups, counterfoil.ids_of(p_flow, p_keys)) with ordinality as r (key, group_key, id, place)
+    left join lateral (
+      select i.id from counterfoil.item i where i.flow = p_flow and i.kind = p_kind.parent_kind and i.group_key between r.group_key and r.group_key
+      order by i.group_key desc, i.id desc limit 1) l on r.key is null and p_kind.inherits = 'last'
+    left join lateral (
+      select i.id from counterfoil.item i where i.flow = p_flow and i.kind = p_kind.parent_kind and i.group_key between r.group_key and r.group_key
+        and counterfoil.receipt_of(i.state, i.receipt, i.reference) is not null
+      order by i.group_key, i.id limit 1) a on r.key is null and p_kind.inherits = 'first'
+    left join lateral (
+      select i.id from counterfoil.item i where i.flow = p_flow and i.kind = p_kind.parent_kind and i.group_key between r.group_key and r.group_key
+      order by i.group_key, i.id limit 1) f on r.key is null and p_kind.inherits = 'first' and a.id is null);
+end $$;
+
+CREATE FUNCTION counterfoil.follow_moves(p_flow text, p_judged counterfoil.judged_move[], p_actor text, p_now timestamp with time zone) RETURNS void
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET enable_seqscan TO 'off'
     AS $$
 declare
-  v_gone bigint[] := array(select j.item_id from unnest(p_judged) j where j.why = 'moved' and j.from_state in ('ACCEPTED', 'SUCCESS', 'PERMANENT_ERROR')
-    and j.to_state in ('QUEUED', 'TEMPORARY_ERROR', 'TRANSFERRED', 'ARCHIVED', 'CANCELLED', 'SUPERSEDED'));
-  v_anew bigint[] := array(select j.item_id from unnest(p_judged) j where j.why = 'moved' and (j.request).event = 'regenerate');
-  v_polled bigint[] := array(select j.item_id from unnest(p_judged) j where j.why = 'moved' and (j.request).event in ('receive', 'reopen'));
+  v_parent_kinds text[] := array(select k.parent_kind from counterfoil.flow_kind k where k.flow = p_flow and k.parent_kind is not null);
+  v_gone     bigint[];
+  v_anew     bigint[];
+  v_polled   bigint[];
+  v_revised  bigint[];
+  v_parents  bigint[];
+  v_children bigint[];
+  v_requests counterfoil.move_request[] := '{}';
 begin
-  if cardinality(v_gone) > 0 then
-    delete from counterfoil.poll p where p.flow = p_flow and p.item_id = any (v_gone);
+  select array_agg(j.item_id) filter (
+      where j.from_state in ('ACCEPTED', 'SUCCESS', 'PERMANENT_ERROR') and j.to_state not in ('ACCEPTED', 'SUCCESS', 'PERMANENT_ERROR')),
+    array_agg(j.item_id) filter (where j.event = 'regenerate'),
+    array_agg(j.item_id) filter (where j.event in ('receive', 'reopen')),
+    array_agg(j.item_id) filter (where j.renewed),
+    array_agg(j.item_id) filter (
+      where j.kind = any (v_parent_kinds) and (j.to_state in ('ACCEPTED', 'SUCCESS') or counterfoil.is_stopped(j.to_state) and not j.renewed)),
+    array_agg(j.item_id) filter (where j.event in ('retry', 'release', 'revise', 'regenerate') and (p_actor <> 'ledger' or j.not_before is not null))
+  into v_gone, v_anew, v_polled, v_revised, v_parents, v_children
+  from (
+    select x.item_id, x.from_state, x.to_state, x.kind, (x.request).event, (x.request).not_before,
+      -- Content that was handed in while an older version was under way is sent as soon as that has arrived, or was refused.
+      coalesce(x.version > x.sent_version, false) and x.from_state in ('IN_PROGRESS', 'IN_DOUBT')
+        and x.to_state in ('ACCEPTED', 'SUCCESS', 'PERMANENT_ERROR', 'REJECTED') as renewed
+    from unnest(p_judged) x where x.why = 'moved' and (x.request).event <> 'claim') j;
+  if v_gone is not null then
+    delete from counterfoil.poll p where p.ctid = any (array(select x.place from unnest(v_gone) as u (id) cross join lateral (
+      select o.ctid as place from counterfoil.poll o where o.flow = p_flow and o.item_id = u.id offset 0) x));
   end if;
-  if cardinality(v_anew) > 0 then
-    update counterfoil.content c set rendered = null where c.flow = p_flow and c.item_id = any (v_anew);
+  if v_anew is not null then
+    update counterfoil.content c set rendered = null from unnest(v_anew) as u (id) cross join lateral (
+      select o.ctid as place from counterfoil.content o where o.flow = p_flow and o.item_id = u.id offset 0) x where c.ctid = x.place;
   end if;
-  if cardinality(v_polled) > 0 then
+  if v_polled is not null then
     insert into counterfoil.poll as p (flow, item_id, receipt, phase, next_poll_at)
-    select i.flow, i.id, i.receipt, 'confirm', p_now + coalesce(k.poll_first, '0')
-    from counterfoil.item i join counterfoil.flow_kind k on k.flow = i.flow and k.kind = i.kind
-    where i.flow = p_flow and i.id = any (v_polled) and i.receipt is not null
+    select p_flow, u.id, i.receipt, 'confirm', p_now + k.poll_first
+    from (select s.id from unnest(v_polled) as s (id) order by s.id) u
+    cross join lateral (select o.receipt, o.kind from counterfoil.item o where o.flow = p_flow and o.id = u.id offset 0) i
+    join counterfoil.flow_kind k on k.flow = p_flow and k.kind = i.kind
+    where i.receipt is not null and k.poll_first is not null
     on conflict (flow, item_id) do update set receipt = excluded.receipt, phase = 'confirm', next_poll_at = excluded.next_poll_at,
       not_found = 0, keep_until = null, seen = case when p.receipt = excluded.receipt then p.seen end;
   end if;
-  perform counterfoil.follow_revisions(p_flow, p_judged);
-  perform counterfoil.follow_parents(p_flow, p_judged);
-end $$;
-
-CREATE FUNCTION counterfoil.follow_parents(p_flow text, p_judged counterfoil.judged_move[]) RETURNS void
-    LANGUAGE plpgsql
-    SET search_path TO 'pg_catalog', 'pg_temp'
-    SET enable_seqscan TO 'off'
-    AS $$
-declare
-  v_parents bigint[] := array(
-    select j.item_id from unnest(p_judged) j
-    where j.why = 'moved' and j.to_state in ('ACCEPTED', 'SUCCESS', 'TRANSFERRED', 'PERMANENT_ERROR', 'ARCHIVED', 'CANCELLED', 'REJECTED'));
-  v_requests counterfoil.move_request[];
-begin
-  if cardinality(v_parents) = 0
-    or not exists (select 1 from counterfoil.flow_kind k where k.flow = p_flow and k.parent_kind is not null) then
-    return;
+  if v_revised is not null then
+    v_requests := array(
+      select counterfoil.request('revise', p_id => u.id, p_reason => 'newer content was handed in meanwhile') from unnest(v_revised) as u (id));
   end if;
-  v_requests := array(
-    select case when coalesce(p.receipt, p.reference) is not null then counterfoil.request('release', p_id => c.id, p_next_action_at => c.not_before)
-      else counterfoil.request('fail', p_id => c.id, p_fault => 'parent_failed',
-        p_problem => format('Its parent %s stopped: %s', p.key, coalesce(p.problem, lower(p.state))),
-        p_case_fault => case when p.state = 'PERMANENT_ERROR' then p.fault end) end
-    from unnest(v_parents) as u (id)
-    cross join lateral (select o.* from counterfoil.item o where o.flow = p_flow and o.id = u.id offset 0) p
-    cross join lateral (
-      select o.id, o.state, o.fault, case when o.not_before > counterfoil.now() then o.not_before end as not_before
-      from counterfoil.item o
-      where o.flow = p_flow and o.parent_id = p.id and o.settled_at is null offset 0) c
-    where c.state = 'WAITING' and (coalesce(p.receipt, p.reference) is not null or p.state not in ('ACCEPTED', 'SUCCESS', 'TRANSFERRED'))
-      or c.state = 'PERMANENT_ERROR' and c.fault like 'parent\_%' and coalesce(p.receipt, p.reference) is not null);
-  if cardinality(v_requests) > 0 then
-    perform counterfoil.move_items(p_flow, v_requests, 'ledger',
-      case when (v_requests[1]).event = 'release' then 'its parent has a receipt' else 'its parent stopped' end);
+  if v_children is not null then
+    perform counterfoil.adopt(p_flow, v_children);
   end if;
-end $$;
-
-CREATE FUNCTION counterfoil.follow_revisions(p_flow text, p_judged counterfoil.judged_move[]) RETURNS void
-    LANGUAGE plpgsql
-    SET search_path TO 'pg_catalog', 'pg_temp'
-    SET enable_seqscan TO 'off'
-    AS $$
-declare
-  v_requests counterfoil.move_request[] := array(
-    select counterfoil.request('revise', p_id => i.id) from unnest(p_judged) j
-    join counterfoil.item i on i.flow = p_flow and i.id = j.item_id
-    where j.why = 'moved' and j.from_state = 'IN_PROGRESS' and j.to_state in ('ACCEPTED', 'SUCCESS') and i.version > i.sent_version);
-begin
+  if v_parents is not null then
+    v_children := v_children || array(
+      select c.id from unnest(v_parents) as u (id) cross join lateral (
+        select o.id from counterfoil.item o where o.parent_id = u.id and o.state in ('WAITING', 'PERMANENT_ERROR') offset 0) c);
+  end if;
+  if cardinality(v_children) > 0 then
+    v_requests := v_requests || counterfoil.family_moves(p_flow, v_children, p_now);
+  end if;
   if cardinality(v_requests) > 0 then
-    perform counterfoil.move_items(p_flow, v_requests, 'ledger', 'newer content was handed in meanwhile');
+    perform counterfoil.move_items(p_flow, v_requests, 'ledger');
   end if;
 end $$;
 
@@ -511,7 +615,7 @@ begin
       case when m.to_state in ('QUEUED', 'WAITING', 'TEMPORARY_ERROR') then coalesce(r.next_action_at, p_now) end,
       case when m.to_state in ('REVIEW', 'PERMANENT_ERROR') then counterfoil.case_of(p_flow, r) end,
       case when r.event in ('fail', 'fail_temporarily') then p_now end,
-      r.fault, r.problem, r.run_id, case when m.to_state <> 'REJECTED' then r.payload end, r.payload_sha256,
+      r.fault, r.problem, r.run_id, case when m.to_state not in ('REJECTED', 'SUCCESS') then r.payload end, r.payload_sha256,
       coalesce(r.kind, 'record'), r.group_key, r.parent_id, coalesce(r.lane, 'live'), r.not_before, r.receipt,
       case when r.receipt is not null then p_now end
     from unnest(p_births) r join counterfoil.item_move m on m.from_state = 'NEW' and m.event = r.event
@@ -520,7 +624,7 @@ begin
     returning item.id, item.key, item.state, item.case_id
   ), recorded as (
     insert into counterfoil.item_event (at, flow, item_id, from_state, event, to_state, actor, reason, run_id, fault, problem, next_action_at)
-    select p_now, p_flow, b.id, 'NEW', r.event, b.state, p_actor, p_reason, r.run_id, r.fault, r.problem, r.next_action_at
+    select p_now, p_flow, b.id, 'NEW', r.event, b.state, p_actor, coalesce(r.reason, p_reason), r.run_id, r.fault, r.problem, r.next_action_at
     from born b join unnest(p_births) r on r.key = b.key order by b.id
   ), owned as (
     select counterfoil.count_cases(array_agg(b.case_id), array_agg(1::bigint)) as done
@@ -531,16 +635,35 @@ begin
   return coalesce(v_born, '{}');
 end $$;
 
-CREATE FUNCTION counterfoil.is_owned(p_to_state text, p_next_action_at timestamp with time zone) RETURNS boolean
+CREATE FUNCTION counterfoil.ids_of(p_flow text, p_keys text[]) RETURNS bigint[]
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    SET enable_sort TO 'off'
+    AS $$
+begin
+  return coalesce((
+    select array_agg(i.id order by k.place) from unnest(p_keys) with ordinality as k (key, place) left join lateral (
+      select o.id from counterfoil.item o where o.flow = p_flow and o.key between k.key and k.key order by o.key limit 1) i on true), '{}');
+end $$;
+
+CREATE FUNCTION counterfoil.is_owned(p_to_state text, p_event text, p_next_action_at timestamp with time zone) RETURNS boolean
     LANGUAGE sql IMMUTABLE
     AS $$
-  select p_to_state in ('REVIEW', 'PERMANENT_ERROR') or p_to_state = 'IN_DOUBT' and p_next_action_at is null
+  select p_to_state in ('REVIEW', 'PERMANENT_ERROR') or p_to_state = 'IN_DOUBT' and p_event <> 'revise' and p_next_action_at is null
+$$;
+
+CREATE FUNCTION counterfoil.is_stopped(p_state text) RETURNS boolean
+    LANGUAGE sql IMMUTABLE
+    AS $$
+  select p_state in ('PERMANENT_ERROR', 'REJECTED', 'TRANSFERRED', 'SUPERSEDED', 'ARCHIVED', 'CANCELLED')
 $$;
 
 CREATE FUNCTION counterfoil.judge_moves(p_flow text, p_requests counterfoil.move_request[]) RETURNS counterfoil.judged_move[]
     LANGUAGE plpgsql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET enable_seqscan TO 'off'
+    SET enable_sort TO 'off'
     AS $$
 begin
   return array(
@@ -549,10 +672,10 @@ begin
           and i.attempt_id is distinct from (r.request).attempt_id then 'lease_lost'
         when m.to_state is null then 'illegal'
         when m.to_state = i.state and (r.request).event in ('fail_temporarily', 'fail', 'review', 'reject')
-          and i.fault is not distinct from (r.request).fault
+          and i.fault is not distinct from (r.request).fault and (r.request).case_fault is null
           and ((r.request).event <> 'review' or i.payload_sha256 is not distinct from (r.request).payload_sha256) then 'same'
         else 'moved' end,
-      i.case_id, i.attempt_id, i.attempts, i.place, r.request)::counterfoil.judged_move
+      i.case_id, i.attempt_id, i.attempts, i.place, r.request, i.kind, i.version, i.sent_version)::counterfoil.judged_move
     from (
       select distinct on (n.item_id) n.item_id, n.request
       from (
@@ -562,7 +685,8 @@ begin
         union all
         select k.id, q.request, q.place
         from (select unnest(p_requests) as request, generate_series(1, cardinality(p_requests)) as place) q
-        cross join lateral (select i.id from counterfoil.item i where i.flow = p_flow and i.key = (q.request).key offset 0) k
+        cross join lateral (
+          select i.id from counterfoil.item i where i.flow = p_flow and i.key between (q.request).key and (q.request).key order by i.key limit 1) k
         where (q.request).id is null) n
       order by n.item_id, n.place) r
     cross join lateral (
@@ -572,14 +696,26 @@ begin
 end $$;
 
 CREATE FUNCTION counterfoil.keep_rendered(p_flow text, p_ids bigint[], p_attempts uuid[], p_files jsonb[]) RETURNS void
-    LANGUAGE sql SECURITY DEFINER
+    LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    SET jit TO 'off'
     AS $$
-  update counterfoil.content c set rendered = u.file
-  from unnest(p_ids, p_attempts, p_files) as u (id, attempt_id, file)
-  where c.flow = p_flow and c.item_id = u.id
-    and exists (select 1 from counterfoil.item i where i.flow = p_flow and i.id = u.id and i.attempt_id = u.attempt_id and i.version = i.sent_version)
-$$;
+declare
+  v_held bigint[];
+begin
+  v_held := array(
+    select i.id from (select u.id, u.attempt_id from unnest(p_ids, p_attempts) as u (id, attempt_id) order by u.id) s
+    cross join lateral (
+      select o.id, o.attempts, o.version from counterfoil.item o
+      where o.flow = p_flow and o.id = s.id and o.attempt_id = s.attempt_id offset 0 for share) i
+    cross join lateral (select t.version from counterfoil.attempt t where t.flow = p_flow and t.item_id = i.id and t.number = i.attempts offset 0) a
+    where a.version = i.version);
+  update counterfoil.content c set rendered = s.file
+  from unnest(p_ids, p_files) as s (id, file) cross join lateral (
+    select o.ctid as place from counterfoil.content o where o.flow = p_flow and o.item_id = s.id and s.id = any (v_held) offset 0) x
+  where c.ctid = x.place;
+end $$;
 
 CREATE FUNCTION counterfoil.kinds_of(p_flow text) RETURNS SETOF counterfoil.flow_kind
     LANGUAGE sql STABLE
@@ -598,6 +734,15 @@ CREATE FUNCTION counterfoil.live_workers() RETURNS SETOF bigint
     and l.database = (select d.oid from pg_catalog.pg_database d where d.datname = current_database())
 $$;
 
+CREATE FUNCTION counterfoil.lock_groups(p_flow text, p_groups text[]) RETURNS void
+    LANGUAGE sql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  insert into counterfoil.group_lock (flow, group_key)
+  select distinct p_flow, u.group_key from unnest(p_groups) as u (group_key) where u.group_key is not null order by u.group_key
+  on conflict (flow, group_key) do update set group_key = excluded.group_key where false
+$$;
+
 CREATE FUNCTION counterfoil.lock_items(p_flow text, p_requests counterfoil.move_request[]) RETURNS void
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -607,12 +752,57 @@ declare
   v_ids bigint[] := array(
     select r.id from unnest(p_requests) r where r.id is not null
     union
-    select k.id from unnest(p_requests) r cross join lateral (
-      select i.id from counterfoil.item i where i.flow = p_flow and i.key = r.key offset 0) k where r.id is null
-    order by 1);
+    select u.id from unnest(counterfoil.ids_of(p_flow, array(select r.key from unnest(p_requests) r where r.id is null))) as u (id)
+    where u.id is not null order by 1);
 begin
   perform 1 from unnest(v_ids) as u (id) cross join lateral (
     select 1 from counterfoil.item i where i.flow = p_flow and i.id = u.id offset 0 for update) l;
+end $$;
+
+CREATE FUNCTION counterfoil.lock_parents(p_flow text, p_children bigint[]) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    AS $$
+declare
+  v_parents bigint[] := array(
+    select distinct i.parent_id from unnest(p_children) as u (id)
+    cross join lateral (select o.parent_id from counterfoil.item o where o.flow = p_flow and o.id = u.id offset 0) i
+    where i.parent_id is not null order by i.parent_id);
+begin
+  perform 1 from unnest(v_parents) as u (id) cross join lateral (
+    select 1 from counterfoil.item i
+    where i.flow = p_flow and i.id = u.id and counterfoil.receipt_of(i.state, i.receipt, i.reference) is null offset 0 for share) l;
+end $$;
+
+CREATE FUNCTION counterfoil.lonely_groups(p_flow text, p_requests counterfoil.accept_request[]) RETURNS text[]
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    AS $$
+declare
+  v_ids     bigint[] := counterfoil.ids_of(p_flow, array(select case when r.group_key is null then r.key end from unnest(p_requests) r));
+  v_parents text[] := array(select k.parent_kind from counterfoil.flow_kind k where k.flow = p_flow and k.parent_kind is not null);
+  v_kind    counterfoil.flow_kind;
+  v_some    text[];
+  v_groups  text[] := '{}';
+begin
+  for v_kind in select k.* from counterfoil.flow_kind k where k.flow = p_flow loop
+    v_some := array(
+      select distinct coalesce((q.request).group_key, i.group_key)
+      from (select unnest(p_requests) as request, unnest(v_ids) as id) q
+      left join lateral (select o.group_key from counterfoil.item o where o.flow = p_flow and o.id = q.id offset 0) i on true
+      where (q.request).kind = v_kind.kind and coalesce((q.request).group_key, i.group_key) is not null
+        and (v_kind.kind = any (v_parents) or (q.request).parent_key is null));
+    if v_kind.kind = any (v_parents) then
+      v_groups := v_groups || v_some;
+    elsif v_kind.parent_kind is not null and v_kind.stand_in is null and cardinality(v_some) > 0 then
+      v_groups := v_groups || array(
+        select u.group_key from unnest(v_some, counterfoil.find_parents(p_flow, v_kind, null, v_some)) as u (group_key, parent)
+        where u.parent is null);
+    end if;
+  end loop;
+  return v_groups;
 end $$;
 
 CREATE FUNCTION counterfoil.mark_sending(p_flow text, p_ids bigint[], p_attempts uuid[]) RETURNS SETOF uuid
@@ -621,15 +811,35 @@ CREATE FUNCTION counterfoil.mark_sending(p_flow text, p_ids bigint[], p_attempts
     SET enable_seqscan TO 'off'
     SET jit TO 'off'
     AS $$
+declare
+  v_ids    bigint[];
+  v_marked uuid[];
+  v_held   uuid[];
+  v_doubts bigint[];
 begin
-  return query
-  with held as materialized (
-    select i.id, i.attempt_id, i.attempts from unnest(p_ids, p_attempts) as u (id, attempt_id) cross join lateral (
-      select o.* from counterfoil.item o where o.flow = p_flow and o.id = u.id and o.attempt_id = u.attempt_id offset 0) i
-  ), marked as (
-    update counterfoil.attempt a set sent_at = counterfoil.now() from held h where a.flow = p_flow and a.item_id = h.id and a.number = h.attempts
-  )
-  select h.attempt_id from held h;
+  with marked as (
+    update counterfoil.attempt a set sent_at = counterfoil.now()
+    from (select u.id, u.attempt_id from unnest(p_ids, p_attempts) as u (id, attempt_id) order by u.id) s
+    cross join lateral (
+      select o.attempts from counterfoil.item o where o.flow = p_flow and o.id = s.id and o.attempt_id = s.attempt_id offset 0) i
+    cross join lateral (
+      select t.ctid as place from counterfoil.attempt t where t.flow = p_flow and t.item_id = s.id and t.number = i.attempts offset 0) x
+    where a.ctid = x.place returning a.item_id, a.id)
+  select array_agg(m.item_id), array_agg(m.id) into v_ids, v_marked from marked m;
+  select array_agg(i.attempt_id), array_agg(u.id) filter (where i.doubt_at is not null) into v_held, v_doubts
+  from unnest(v_ids, v_marked) as u (id, attempt_id) cross join lateral (
+    select o.attempt_id, o.doubt_at from counterfoil.item o where o.flow = p_flow and o.id = u.id and o.attempt_id = u.attempt_id offset 0) i;
+  if v_doubts is not null then  -- for the others the claim has said what leaves
+    update counterfoil.item i set sent_version = a.version from unnest(v_doubts) as u (id)
+    cross join lateral (select o.ctid as place, o.attempts from counterfoil.item o where o.flow = p_flow and o.id = u.id offset 0) h
+    cross join lateral (select t.version from counterfoil.attempt t where t.flow = p_flow and t.item_id = u.id and t.number = h.attempts offset 0) a
+    where i.ctid = h.place;
+  end if;
+  if cardinality(v_held) is distinct from cardinality(v_marked) then  -- a rescue came between: nothing has left
+    update counterfoil.attempt a set sent_at = null from unnest(v_ids, v_marked) as u (id, attempt_id)
+    where a.flow = p_flow and a.item_id = u.id and a.id = u.attempt_id and u.attempt_id <> all (coalesce(v_held, '{}'));
+  end if;
+  return query select u.id from unnest(v_held) as u (id);
 end $$;
 
 CREATE FUNCTION counterfoil.may_read(p_flow text) RETURNS boolean
@@ -672,9 +882,11 @@ declare
   v_moved counterfoil.move_result[];
 begin
   with gone as materialized (
-    select j.item_id, j.from_state, j.to_state, j.attempt_id as old_attempt_id, j.case_id as old_case_id, j.attempts, j.place, r.event, r.next_action_at,
-      r.fault, r.problem, r.attempt_id, r.run_id, r.payload, r.payload_sha256, r.reference, r.superseded_by, r.receipt, r.doubtful, r.lane,
-      case when counterfoil.is_owned(j.to_state, r.next_action_at) then counterfoil.case_of(p_flow, j.request) end as new_case_id
+    select j.item_id, j.from_state, j.to_state, j.attempt_id as old_attempt_id, j.case_id as old_case_id, j.attempts, j.place, j.version, r.event,
+      r.next_action_at, r.fault, r.problem, r.attempt_id, r.run_id, r.payload, r.payload_sha256, r.reference, r.superseded_by, r.receipt, r.doubtful,
+      r.lane, r.not_before, r.reason,
+      case when counterfoil.is_owned(j.to_state, r.event, r.next_action_at) then counterfoil.case_of(p_flow, j.request)
+        when j.to_state = 'IN_DOUBT' and r.event = 'revise' then j.case_id end as new_case_id
     from unnest(p_judged) j cross join lateral (select (j.request).*) r
     where j.why = 'moved'
   ), moved as (
@@ -683,22 +895,28 @@ begin
       state_since = p_now,
       settled_at = case when g.to_state in ('SUCCESS', 'REJECTED', 'TRANSFERRED', 'SUPERSEDED', 'ARCHIVED', 'CANCELLED') then p_now end,
       next_action_at = case
-        when g.to_state in ('WAITING', 'QUEUED', 'IN_PROGRESS', 'TEMPORARY_ERROR', 'ACCEPTED') then
-          coalesce(g.next_action_at, case when g.event = 'revise' then i.next_action_at end, p_now)
+        when g.event = 'revise' and g.to_state = g.from_state then i.next_action_at
+        when g.to_state in ('WAITING', 'QUEUED', 'IN_PROGRESS', 'TEMPORARY_ERROR', 'ACCEPTED') then coalesce(g.next_action_at, p_now)
         when g.to_state = 'IN_DOUBT' then g.next_action_at end,
       case_id = g.new_case_id,
       attempt_id = case when g.event = 'claim' then g.attempt_id end,
       attempts = i.attempts + (g.event = 'claim')::int,
       crashes = case when g.event = 'rescue' or g.event = 'doubt' and p_actor = 'rescue' then i.crashes + 1
-        when g.event in ('claim', 'hold', 'give_back', 'doubt') then i.crashes else 0 end,
+        when g.event in ('claim', 'hold', 'give_back') or g.event = 'revise' and g.to_state = g.from_state then i.crashes else 0 end,
       first_failed_at = case
-        when g.event in ('retry', 'release', 'accept', 'revise', 'regenerate') or g.to_state in ('SUCCESS', 'REJECTED', 'ACCEPTED') then null
+        when g.event in ('retry', 'release', 'accept', 'regenerate') or g.to_state in ('SUCCESS', 'REJECTED', 'ACCEPTED') then null
+        when g.event = 'revise' and g.to_state <> 'IN_DOUBT' then null
         when g.event in ('fail', 'fail_temporarily', 'doubt') then coalesce(i.first_failed_at, p_now)
         else i.first_failed_at end,
       doubt_at = case when g.event = 'doubt' or g.doubtful then coalesce(i.doubt_at, p_now)
-        when g.event in ('claim', 'rescue', 'give_back', 'hold', 'retry', 'release', 'revise') then i.doubt_at end,
-      fault = case when g.to_state in ('SUCCESS', 'ACCEPTED') then null else coalesce(g.fault, i.fault) end,
-      problem = case when g.to_state in ('SUCCESS', 'ACCEPTED') then null else coalesce(g.problem, i.problem) end,
+        when g.event in ('claim', 'rescue', 'give_back', 'hold', 'retry', 'release', 'revise', 'regenerate') then i.doubt_at end,
+      not_before = case when g.event in ('retry', 'release', 'regenerate') then g.not_before
+        when g.event = 'hold' then coalesce(g.not_before, g.next_action_at)
+        else coalesce(g.not_before, i.not_before) end,
+      fault = case when g.to_state in ('SUCCESS', 'ACCEPTED') or g.event = 'revise' and g.to_state <> 'IN_DOUBT' then null
+        else coalesce(g.fault, i.fault) end,
+      problem = case when g.to_state in ('SUCCESS', 'ACCEPTED') or g.event = 'revise' and g.to_state <> 'IN_DOUBT' then null
+        else coalesce(g.problem, i.problem) end,
       run_id = coalesce(g.run_id, i.run_id),
       payload = case when g.to_state in ('SUCCESS', 'REJECTED', 'TRANSFERRED', 'SUPERSEDED', 'ARCHIVED', 'CANCELLED') then null
         else coalesce(g.payload, i.payload) end,
@@ -709,17 +927,18 @@ begin
       receipt = coalesce(g.receipt, i.receipt),
       receipt_at = case when g.receipt is distinct from i.receipt and g.receipt is not null then p_now else i.receipt_at end,
       lane = coalesce(g.lane, i.lane),
-      sent_version = case when g.event = 'claim' then i.version else i.sent_version end
+      -- What is in doubt is looked up first: only `mark_sending` says that its newest content left.
+      sent_version = case when g.event = 'claim' and i.doubt_at is null then i.version else i.sent_version end
     from gone g where i.ctid = g.place
   ), recorded as (
     insert into counterfoil.item_event (at, flow, item_id, from_state, event, to_state, actor, reason, attempt_id, run_id, fault, problem,
       next_action_at)
-    select p_now, p_flow, g.item_id, g.from_state, g.event, g.to_state, p_actor, p_reason, coalesce(g.attempt_id, g.old_attempt_id), g.run_id,
-      g.fault, g.problem, g.next_action_at
+    select p_now, p_flow, g.item_id, g.from_state, g.event, g.to_state, p_actor, coalesce(g.reason, p_reason),
+      coalesce(g.attempt_id, g.old_attempt_id), g.run_id, g.fault, g.problem, g.next_action_at
     from gone g order by g.item_id
   ), attempted as (
-    insert into counterfoil.attempt (id, flow, item_id, number, worker_id, started_at, lease_until)
-    select g.attempt_id, p_flow, g.item_id, g.attempts + 1, p_worker, p_now, coalesce(g.next_action_at, p_now)
+    insert into counterfoil.attempt (id, flow, item_id, number, worker_id, started_at, lease_until, version)
+    select g.attempt_id, p_flow, g.item_id, g.attempts + 1, p_worker, p_now, coalesce(g.next_action_at, p_now), g.version
     from gone g where g.event = 'claim'
   ), owned as (
     select counterfoil.count_cases(array_agg(s.case_id), array_agg(s.n)) as done
@@ -747,10 +966,7 @@ begin
   if coalesce(p_actor, '') = '' then
     raise exception 'a move needs an actor' using errcode = 'CF001';
   end if;
-  if not exists (select 1 from counterfoil.flow where name = p_flow) then
-    raise exception 'flow "%" is not registered', p_flow using errcode = 'CF002',
-      hint = 'Run "counterfoil migrate" in the project folder; it registers the flows it finds.';
-  end if;
+  perform counterfoil.need_flow(p_flow);
   perform counterfoil.lock_items(p_flow, p_requests);
   v_judged := counterfoil.judge_moves(p_flow, p_requests);
   v_births := counterfoil.births(p_requests, v_judged);
@@ -767,16 +983,23 @@ begin
   end if;
   if cardinality(v_judged) > 0 then
     v_moved := v_moved || counterfoil.move_existing(p_flow, v_judged, p_actor, p_reason, p_worker, v_now);
+    if exists (select 1 from counterfoil.flow_kind k where k.flow = p_flow) then
+      perform counterfoil.follow_moves(p_flow, v_judged, p_actor, v_now);
+    end if;
   end if;
-  perform counterfoil.count_moves(p_flow, array_agg(s.state), array_agg(s.n))
-  from (select m.to_state, count(*) from unnest(v_moved) m where m.moved group by m.to_state
-        union all  -- NEW counts upwards: it says how many were ever accepted
-        select m.from_state, case m.from_state when 'NEW' then 1 else -1 end * count(*) from unnest(v_moved) m where m.moved group by m.from_state
-       ) as s (state, n) having count(*) > 0;
-  if cardinality(v_judged) > 0 and exists (select 1 from counterfoil.flow_kind k where k.flow = p_flow) then
-    perform counterfoil.follow_moves(p_flow, v_judged, v_now);
-  end if;
+  perform counterfoil.count_results(p_flow, v_moved);
   return query select m.* from unnest(v_moved) m;
+end $$;
+
+CREATE FUNCTION counterfoil.need_flow(p_flow text) RETURNS void
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+  if not exists (select 1 from counterfoil.flow where name = p_flow) then
+    raise exception 'flow "%" is not registered', p_flow using errcode = 'CF002',
+      hint = 'Run "counterfoil migrate" in the project folder; it registers the flows it finds.';
+  end if;
 end $$;
 
 CREATE FUNCTION counterfoil.next_due(p_flow text, p_lane text, p_limit integer, p_after bigint, OUT ids bigint[], OUT turned_to bigint) RETURNS record
@@ -786,37 +1009,45 @@ CREATE FUNCTION counterfoil.next_due(p_flow text, p_lane text, p_limit integer, 
     SET enable_sort TO 'off'
     AS $$
 declare
-  v_now timestamptz := counterfoil.now();
-  v_turn bigint[] := '{}';
+  v_now      timestamptz := counterfoil.now();
+  v_found    bigint;
   v_families bigint;
-  v_family bigint;
-  v_one bigint;
+  v_suspect  boolean;
+  v_places   bigint;
+  v_turn     bigint[] := '{}';
+  v_one      bigint;
+  v_family   bigint;
+  v_around   boolean := false;
 begin
   with due as materialized (
-    select i.id, coalesce(i.parent_id, i.id) as family from counterfoil.item i
+    select i.id, coalesce(i.parent_id, i.id) as family, i.crashes > 0 as suspect, i.next_action_at from counterfoil.item i
     where i.flow = p_flow and i.lane = p_lane and i.next_action_at <= v_now and i.state in ('QUEUED', 'TEMPORARY_ERROR', 'IN_DOUBT')
-    order by i.next_action_at, i.id limit p_limit for update skip locked)
-  select coalesce(array_agg(d.id), '{}'), count(distinct d.family), p_after into ids, v_families, turned_to from due d;
-  if cardinality(ids) < p_limit or v_families * 2 >= p_limit then  -- all fit, or many families are served as it is
+    order by i.next_action_at, i.id limit p_limit for update skip locked
+  ), placed as (select d.*, row_number() over () as place from due d)
+  select count(*), count(distinct p.family), coalesce(bool_or(p.suspect) filter (where p.place = 1), false),
+    coalesce(array_agg(p.id order by p.place) filter (where not p.suspect or p.place = 1), '{}'), coalesce(p_after, 0)
+  into v_found, v_families, v_suspect, ids, turned_to from placed p;
+  if v_suspect then
+    ids := ids[1:1];
     return;
   end if;
-  for v_probe in 1 .. p_limit loop
-    select coalesce(i.parent_id, i.id) into v_family from counterfoil.item i
-    where i.flow = p_flow and i.lane = p_lane and coalesce(i.parent_id, i.id) > turned_to
-      and i.state in ('QUEUED', 'TEMPORARY_ERROR', 'IN_DOUBT') and i.next_action_at is not null
-    order by i.flow, i.lane, coalesce(i.parent_id, i.id), i.next_action_at limit 1;
-    turned_to := coalesce(v_family, 0);  -- after the last family comes the first
-    continue when v_family is null;
-    select i.id into v_one from counterfoil.item i
-    where i.flow = p_flow and i.lane = p_lane and coalesce(i.parent_id, i.id) = v_family and i.next_action_at <= v_now
-      and i.state in ('QUEUED', 'TEMPORARY_ERROR', 'IN_DOUBT') and i.id <> all (v_turn)
+  v_places := case when v_found < p_limit then 0 when v_families * 2 <= p_limit then p_limit / 2 else p_limit / 10 end;
+  while cardinality(v_turn) < v_places loop
+    select i.id, coalesce(i.parent_id, i.id) into v_one, v_family from counterfoil.item i
+    where i.flow = p_flow and i.lane = p_lane and coalesce(i.parent_id, i.id) > turned_to and i.next_action_at <= v_now
+      and i.state in ('QUEUED', 'TEMPORARY_ERROR', 'IN_DOUBT') and i.crashes = 0
     order by i.flow, i.lane, coalesce(i.parent_id, i.id), i.next_action_at limit 1 for update skip locked;
-    if v_one is not null then
+    exit when v_around and (v_one is null or v_family > p_after);  -- each family once
+    if v_one is null then  -- after the last family comes the first
+      v_around := true;
+      turned_to := 0;
+    else
+      turned_to := v_family;
       v_turn := v_turn || v_one;
     end if;
-    exit when cardinality(v_turn) >= p_limit / 2;
   end loop;
-  ids := (v_turn || array(select f.id from unnest(ids) with ordinality as f (id, place) where f.id <> all (v_turn) order by f.place))[1:p_limit];
+  v_turn := array(select u.id from unnest(v_turn) with ordinality as u (id, place) where u.id <> all (ids) order by u.place);
+  ids := ids[1 : p_limit - cardinality(v_turn)] || v_turn;
 end $$;
 
 CREATE FUNCTION counterfoil.note_exchanges(p_flow text, p_exchanges counterfoil.exchange_row[]) RETURNS void
@@ -871,11 +1102,11 @@ CREATE FUNCTION counterfoil.open_cases_for(p_flow text, p_births counterfoil.mov
     select coalesce(r.case_fault, r.fault, r.event), coalesce(r.problem, r.event), null::bigint from unnest(p_births) r
     where r.event in ('fail', 'review')
     union all
-    select case when counterfoil.is_owned(j.to_state, (j.request).next_action_at)
+    select case when counterfoil.is_owned(j.to_state, (j.request).event, (j.request).next_action_at)
         then coalesce((j.request).case_fault, (j.request).fault, (j.request).event) end,
       coalesce((j.request).problem, (j.request).event), j.case_id
-    from unnest(p_judged) j
-    where j.why = 'moved' and (counterfoil.is_owned(j.to_state, (j.request).next_action_at) or j.case_id is not null)
+    from unnest(p_judged) j where j.why = 'moved'
+      and (counterfoil.is_owned(j.to_state, (j.request).event, (j.request).next_action_at) or j.case_id is not null)
   ) as w (fault, title, leaving) having count(*) > 0
 $$;
 
@@ -891,53 +1122,49 @@ begin
   return (select c.id from counterfoil."case" c where c.flow = p_flow and c.fault = p_fault and c.closed_at is null);
 end $$;
 
-CREATE FUNCTION counterfoil.parent_of(p_flow text, p_kind counterfoil.flow_kind, p_parent_key text, p_group_key text) RETURNS bigint
-    LANGUAGE plpgsql STABLE
-    SET search_path TO 'pg_catalog', 'pg_temp'
-    SET enable_seqscan TO 'off'
-    AS $$
-begin
-  if p_parent_key is not null then
-    return (select i.id from counterfoil.item i where i.flow = p_flow and i.key = p_parent_key);
-  elsif p_kind.inherits = 'first' then  -- the first one that arrived, else the first one there is
-    return coalesce(
-      (select i.id from counterfoil.item i where i.flow = p_flow and i.group_key = p_group_key and i.kind = p_kind.parent_kind
-         and coalesce(i.receipt, i.reference) is not null order by i.id limit 1),
-      (select i.id from counterfoil.item i where i.flow = p_flow and i.group_key = p_group_key and i.kind = p_kind.parent_kind order by i.id limit 1));
-  end if;
-  return (select i.id from counterfoil.item i where i.flow = p_flow and i.group_key = p_group_key and i.kind = p_kind.parent_kind
-    order by i.id desc limit 1);
-end $$;
-
 CREATE FUNCTION counterfoil.place(p_flow text, p_kind counterfoil.flow_kind, p_requests counterfoil.accept_request[]) RETURNS counterfoil.placed_request[]
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET enable_seqscan TO 'off'
     AS $$
 declare
-  v_orphan text;
-  v_ids    bigint[];
+  v_parents bigint[];
+  v_locks   bigint[];
+  v_bad     record;
 begin
-  select r.key || '" names the parent "' || r.parent_key into v_orphan from unnest(p_requests) r
-  left join lateral (select o.id from counterfoil.item o where o.flow = p_flow and o.key = r.parent_key offset 0) i on true
-  where r.parent_key is not null and i.id is null limit 1;
-  if found then
-    raise exception '"%", which is no item of flow "%"', v_orphan, p_flow using errcode = 'CF003', hint = 'Accept the parent first.';
+  if p_kind.parent_kind is not null or exists (select 1 from unnest(p_requests) r where r.parent_key is not null) then
+    v_parents := counterfoil.find_parents(p_flow, p_kind, array(select r.parent_key from unnest(p_requests) r),
+      array(select r.group_key from unnest(p_requests) r));
+    v_locks := array(select distinct u.id from unnest(v_parents) as u (id) where u.id is not null and p_kind.parent_kind is not null order by u.id);
+    perform 1 from unnest(v_locks) as u (id) cross join lateral (
+      select 1 from counterfoil.item i
+      where i.flow = p_flow and i.id = u.id and counterfoil.receipt_of(i.state, i.receipt, i.reference) is null offset 0 for share) l;
+    select r.key, r.parent_key, i.kind into v_bad
+    from unnest(array(select r.key from unnest(p_requests) r), array(select r.parent_key from unnest(p_requests) r), v_parents)
+      as r (key, parent_key, parent_id)
+    left join lateral (select o.kind from counterfoil.item o where o.flow = p_flow and o.id = r.parent_id offset 0) i on true
+    where r.parent_key is not null and (r.parent_id is null or i.kind <> p_kind.parent_kind) limit 1;
+    if found then
+      raise exception '%', format('"%s" names the parent "%s", which is ', v_bad.key, v_bad.parent_key) || case when v_bad.kind is null
+          then format('no item of flow "%s"', p_flow) else format('a "%s"; a "%s" belongs to a "%s"', v_bad.kind, p_kind.kind, p_kind.parent_kind) end
+        using errcode = 'CF003', hint = case when v_bad.kind is null then 'Accept the parent first.' else 'Name a parent of that kind.' end;
+    end if;
   end if;
-  v_ids := array(
-    select counterfoil.parent_of(p_flow, p_kind, r.parent_key, r.group_key) from unnest(p_requests) r
-    where r.parent_key is not null or p_kind.parent_kind is not null and r.group_key is not null);
-  perform 1 from (select distinct u.id from unnest(v_ids) as u (id) where u.id is not null order by u.id) u cross join lateral (
-    select 1 from counterfoil.item i where i.flow = p_flow and i.id = u.id offset 0 for share) l;
   return array(
-    select row(r, p_kind, encode(sha256(convert_to(r.payload || coalesce(r.file::text, ''), 'UTF8')), 'hex'), p.id, p.key, p.state, p.fault,
-      p.problem, coalesce(p.receipt, p.reference))::counterfoil.placed_request
-    from unnest(p_requests) r
+    select row(q.request, encode(sha256(convert_to((q.request).payload || coalesce((q.request).file::text, ''), 'UTF8')), 'hex'),
+      p.id, p.key, p.state, p.problem, counterfoil.receipt_of(p.state, p.receipt, p.reference), p.case_fault)::counterfoil.placed_request
+    from (select unnest(p_requests) as request, generate_series(1, cardinality(p_requests)) as place) q
     left join lateral (
-      select o.* from counterfoil.item o where o.flow = p_flow and o.id = case
-        when r.parent_key is not null or p_kind.parent_kind is not null and r.group_key is not null
-        then counterfoil.parent_of(p_flow, p_kind, r.parent_key, r.group_key) end offset 0) p on true);
+      select o.id, o.key, o.state, o.problem, o.receipt, o.reference,
+        (select c.fault from counterfoil."case" c where c.id = o.case_id) as case_fault
+      from counterfoil.item o where o.flow = p_flow and o.id = v_parents[q.place] offset 0) p on true);
 end $$;
+
+CREATE FUNCTION counterfoil.receipt_of(p_state text, p_receipt text, p_reference text) RETURNS text
+    LANGUAGE sql IMMUTABLE
+    AS $$
+  select coalesce(p_receipt, case when p_state = 'TRANSFERRED' then p_reference end)
+$$;
 
 CREATE FUNCTION counterfoil.renew_items(p_flow text, p_attempts uuid[], p_lease interval) RETURNS SETOF uuid
     LANGUAGE sql SECURITY DEFINER
@@ -948,20 +1175,22 @@ CREATE FUNCTION counterfoil.renew_items(p_flow text, p_attempts uuid[], p_lease 
   returning attempt_id
 $$;
 
-CREATE FUNCTION counterfoil.request(p_event text, p_id bigint DEFAULT NULL::bigint, p_key text DEFAULT NULL::text, p_next_action_at timestamp with time zone DEFAULT NULL::timestamp with time zone, p_fault text DEFAULT NULL::text, p_problem text DEFAULT NULL::text, p_attempt_id uuid DEFAULT NULL::uuid, p_payload text DEFAULT NULL::text, p_reference text DEFAULT NULL::text, p_receipt text DEFAULT NULL::text, p_case_fault text DEFAULT NULL::text, p_doubtful boolean DEFAULT NULL::boolean, p_kind text DEFAULT NULL::text, p_group_key text DEFAULT NULL::text, p_parent_id bigint DEFAULT NULL::bigint, p_lane text DEFAULT NULL::text, p_not_before timestamp with time zone DEFAULT NULL::timestamp with time zone) RETURNS counterfoil.move_request
+CREATE FUNCTION counterfoil.request(p_event text, p_id bigint DEFAULT NULL::bigint, p_key text DEFAULT NULL::text, p_next_action_at timestamp with time zone DEFAULT NULL::timestamp with time zone, p_fault text DEFAULT NULL::text, p_problem text DEFAULT NULL::text, p_attempt_id uuid DEFAULT NULL::uuid, p_payload text DEFAULT NULL::text, p_reference text DEFAULT NULL::text, p_receipt text DEFAULT NULL::text, p_case_fault text DEFAULT NULL::text, p_doubtful boolean DEFAULT NULL::boolean, p_kind text DEFAULT NULL::text, p_group_key text DEFAULT NULL::text, p_parent_id bigint DEFAULT NULL::bigint, p_lane text DEFAULT NULL::text, p_not_before timestamp with time zone DEFAULT NULL::timestamp with time zone, p_reason text DEFAULT NULL::text) RETURNS counterfoil.move_request
     LANGUAGE sql IMMUTABLE
     AS $$
   select row(p_id, p_key, p_event, p_next_action_at, p_fault, p_problem, p_attempt_id, null, p_payload, null, p_reference, null, p_receipt,
-    p_case_fault, p_doubtful, p_kind, p_group_key, p_parent_id, p_lane, p_not_before)::counterfoil.move_request
+    p_case_fault, p_doubtful, p_kind, p_group_key, p_parent_id, p_lane, p_not_before, p_reason)::counterfoil.move_request
 $$;
 
 CREATE FUNCTION counterfoil.requeue_items(p_flow text, p_faults text[], p_accepted_since timestamp with time zone, p_limit integer, p_actor text, p_reason text) RETURNS bigint
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    SET enable_sort TO 'off'
     SET jit TO 'off'
     AS $$
 declare
-  v_likes    text[] := array(select replace(replace(f, '_', '\_'), '*', '%') from unnest(p_faults) f);
+  v_likes    text[] := array(select replace(regexp_replace(f, '([\\%_])', '\\\1', 'g'), '*', '%') from unnest(p_faults) f);
   v_requests counterfoil.move_request[];
 begin
   v_requests := array(
@@ -982,35 +1211,67 @@ CREATE FUNCTION counterfoil.rescue_items(p_flow text, p_crashes integer, p_limit
     SET enable_sort TO 'off'
     SET jit TO 'off'
     AS $$
+declare
+  v_lost     bigint[];
+  v_requests counterfoil.move_request[];
 begin
-  return query
-  with lost as (
-    select i.id, i.crashes, i.attempt_id,
-      (a.sent_at is not null or i.doubt_at is not null)
-        and coalesce(case when i.receipt is not null and k.updates then k.resend_update else k.resend end, 'safe') <> 'safe' as doubtful,
-      case when coalesce(case when i.receipt is not null and k.updates then k.resend_update else k.resend end, 'safe') = 'look_up'
-        then counterfoil.now() + k.look_up_after end as look_at
-    from counterfoil.item i
+  v_lost := array(
+    select i.id from counterfoil.item i
     left join lateral (
-      select a.worker_id, a.sent_at from counterfoil.attempt a where a.flow = p_flow and a.item_id = i.id and a.number = i.attempts offset 0) a on true
-    left join lateral (select o.* from counterfoil.flow_kind o where o.flow = p_flow and o.kind = i.kind offset 0) k on true
+      select a.worker_id from counterfoil.attempt a where a.flow = p_flow and a.item_id = i.id and a.number = i.attempts offset 0) a on true
     where i.flow = p_flow and i.state = 'IN_PROGRESS' and i.settled_at is null
       and (i.next_action_at <= counterfoil.now()
         or a.worker_id is not null and a.worker_id not in (select w from counterfoil.live_workers() w))
-    order by i.flow, i.state, i.accepted_at, i.id limit p_limit for update of i skip locked
-  ), moved as (
-    select m.* from (select array(select
-      case
-        when l.crashes + 1 >= p_crashes then counterfoil.request('fail', p_id => l.id, p_fault => 'crashed', p_attempt_id => l.attempt_id,
-          p_problem => format('Its worker died %s times while it had this item.', l.crashes + 1), p_doubtful => l.doubtful)
-        when l.doubtful then counterfoil.request('doubt', p_id => l.id, p_next_action_at => l.look_at, p_fault => 'in_doubt', p_attempt_id => l.attempt_id,
-          p_problem => 'Its worker was gone before it said what became of the request.')
-        else counterfoil.request('rescue', p_id => l.id, p_next_action_at => counterfoil.now(), p_attempt_id => l.attempt_id) end
-      from lost l) as requests) q,
-    lateral counterfoil.move_items(p_flow, q.requests, 'rescue', 'its worker is gone or its lease ended') m
-    where cardinality(q.requests) > 0
+    order by i.flow, i.state, i.accepted_at, i.id limit p_limit for update of i skip locked);
+  if cardinality(v_lost) = 0 then
+    return query select 0::bigint, 0::bigint;
+    return;
+  end if;
+  v_requests := array(
+    select case
+        when i.crashes + 1 >= p_crashes then counterfoil.request('fail', p_id => i.id, p_fault => 'crashed', p_attempt_id => i.attempt_id,
+          p_problem => format('Its worker died %s times while it had this item.', i.crashes + 1),
+          p_doubtful => i.doubt_at is not null or h.resend <> 'safe' and a.sent_at is not null)
+        when h.resend <> 'safe' and (a.sent_at is not null or i.doubt_at is not null) then counterfoil.request('doubt', p_id => i.id,
+          p_next_action_at => case h.resend when 'look_up' then counterfoil.now() + k.look_up_after end, p_fault => 'in_doubt',
+          p_attempt_id => i.attempt_id, p_problem => 'Its worker was gone before it said what became of the request.')
+        else counterfoil.request('rescue', p_id => i.id, p_next_action_at => counterfoil.now(), p_attempt_id => i.attempt_id) end
+    from (select u.id from unnest(v_lost) as u (id) order by u.id) u
+    cross join lateral (select o.* from counterfoil.item o where o.flow = p_flow and o.id = u.id offset 0) i
+    left join lateral (select o.* from counterfoil.flow_kind o where o.flow = p_flow and o.kind = i.kind offset 0) k on true
+    left join lateral (
+      select o.sent_at from counterfoil.attempt o where o.flow = p_flow and o.item_id = i.id and o.number = i.attempts offset 0 for update) a on true
+    cross join lateral (select coalesce(case when i.receipt is not null and k.updates then k.resend_update else k.resend end, 'safe') as resend) h);
+  return query
+  select count(*) filter (where m.to_state = 'QUEUED' or m.to_state = 'IN_DOUBT' and r.next_action_at is not null),
+    count(*) filter (where m.to_state = 'PERMANENT_ERROR' or m.to_state = 'IN_DOUBT' and r.next_action_at is null)
+  from counterfoil.move_items(p_flow, v_requests, 'rescue', 'its worker is gone or its lease ended') m join unnest(v_requests) r on r.id = m.id
+  where m.moved;
+end $$;
+
+CREATE FUNCTION counterfoil.revise_content(p_flow text, p_items bigint[], p_placed counterfoil.placed_request[], p_now timestamp with time zone) RETURNS bigint[]
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    AS $$
+declare
+  v_missing bigint[];
+begin
+  with written as (
+    insert into counterfoil.content as c (flow, item_id, payload, sha256, file, handed_in_at)
+    select p_flow, q.id, ((q.placed).request).payload, (q.placed).sha256, ((q.placed).request).file, p_now
+    from (select unnest(p_items) as id, unnest(p_placed) as placed) q
+    on conflict (flow, item_id) do update set payload = excluded.payload, sha256 = excluded.sha256, file = excluded.file, rendered = null,
+      handed_in_at = excluded.handed_in_at
+    returning c.item_id, xmax = 0 as missing
   )
-  select count(*) filter (where m.to_state in ('QUEUED', 'IN_DOUBT')), count(*) filter (where m.to_state = 'PERMANENT_ERROR') from moved m where m.moved;
+  select coalesce(array_agg(w.item_id) filter (where w.missing), '{}') into v_missing from written w;
+  update counterfoil.item i set version = i.version + 1, parent_id = coalesce(i.parent_id, nullif((q.placed).parent_id, i.id)),
+    group_key = ((q.placed).request).group_key, lane = case when i.id = any (v_missing) then ((q.placed).request).lane else i.lane end
+  from (select unnest(p_items) as id, unnest(p_placed) as placed) q cross join lateral (
+    select o.ctid as place from counterfoil.item o where o.flow = p_flow and o.id = q.id offset 0) x
+  where i.ctid = x.place;
+  return v_missing;
 end $$;
 
 CREATE FUNCTION counterfoil.settle_deliveries(p_flow text, p_requests counterfoil.move_request[], p_exchanges counterfoil.exchange_row[], p_worker bigint) RETURNS SETOF counterfoil.move_result
@@ -1030,24 +1291,44 @@ CREATE FUNCTION counterfoil.settle_polls(p_flow text, p_results counterfoil.poll
     SET jit TO 'off'
     AS $$
 declare
-  v_now timestamptz := counterfoil.now();
+  v_now    timestamptz := counterfoil.now();
+  v_ids    bigint[];
+  v_polled bigint[];
 begin
   perform counterfoil.note_exchanges(p_flow, p_exchanges);
-  if cardinality(p_steps) > 0 then
-    insert into counterfoil.item_step (at, flow, item_id, step, status, started_at, ended_at, error)
-    select v_now, p_flow, s.item_id, s.step, s.status, s.started_at, s.ended_at, s.error from unnest(p_steps) s;
-  end if;
+  perform counterfoil.lock_items(p_flow, p_requests);
+  v_ids := array(
+    select r.item_id from unnest(p_results) r union select s.item_id from unnest(p_steps) s union select q.id from unnest(p_requests) q
+    order by 1);
+  v_polled := array(select p.item_id from unnest(v_ids) as u (id) cross join lateral (
+    select o.item_id from counterfoil.poll o where o.flow = p_flow and o.item_id = u.id offset 0 for update) p);
+  insert into counterfoil.item_step (at, flow, item_id, step, status, started_at, ended_at, error)
+  select v_now, p_flow, s.item_id, s.step, s.status, s.started_at, s.ended_at, s.error
+  from unnest(p_steps) with ordinality as s (item_id, step, status, started_at, ended_at, error, place)
+  where s.item_id in (select u.id from unnest(v_polled) as u (id)) order by s.place;
   if cardinality(p_requests) > 0 then
-    return query select m.* from counterfoil.move_items(p_flow, p_requests, p_actor) m;
+    return query select m.* from counterfoil.move_items(p_flow,
+      array(select q from unnest(p_requests) q where q.id in (select u.id from unnest(v_polled) as u (id))), p_actor) m;
   end if;
   update counterfoil.poll p set next_poll_at = r.next_poll_at, phase = coalesce(r.phase, p.phase), keep_until = coalesce(r.keep_until, p.keep_until),
     polled_at = case when r.answered then v_now else p.polled_at end, status = coalesce(r.status, p.status), seen = coalesce(r.seen, p.seen),
-    not_found = r.not_found
-  from unnest(p_results) r where p.flow = p_flow and p.item_id = r.item_id and r.next_poll_at is not null;
+    not_found = coalesce(r.not_found, 0)
+  from unnest(p_results) r cross join lateral (
+    select o.ctid as place from counterfoil.poll o where o.flow = p_flow and o.item_id = r.item_id and r.next_poll_at is not null offset 0) x
+  where p.ctid = x.place;
   if exists (select 1 from unnest(p_results) r where r.next_poll_at is null) then
-    delete from counterfoil.poll p using unnest(p_results) r where p.flow = p_flow and p.item_id = r.item_id and r.next_poll_at is null;
+    delete from counterfoil.poll p where p.ctid = any (array(
+      select x.place from unnest(p_results) r cross join lateral (
+        select o.ctid as place from counterfoil.poll o where o.flow = p_flow and o.item_id = r.item_id and r.next_poll_at is null offset 0) x));
   end if;
 end $$;
+
+CREATE FUNCTION counterfoil.stopped_problem(p_key text, p_state text, p_problem text) RETURNS text
+    LANGUAGE sql IMMUTABLE
+    AS $$
+  select format('Its parent %s stopped: %s', p_key,
+    case when p_state = 'PERMANENT_ERROR' and p_problem is not null then p_problem else lower(p_state) end)
+$$;
 
 CREATE FUNCTION counterfoil.wake_items(p_flow text, p_limit integer DEFAULT 1000) RETURNS TABLE(released bigint, failed bigint)
     LANGUAGE plpgsql SECURITY DEFINER
@@ -1057,32 +1338,41 @@ CREATE FUNCTION counterfoil.wake_items(p_flow text, p_limit integer DEFAULT 1000
     SET jit TO 'off'
     AS $$
 declare
+  v_now      timestamptz := counterfoil.now();
+  v_ids      bigint[];
   v_requests counterfoil.move_request[];
 begin
+  v_ids := array(
+    select i.id from counterfoil.item i where i.flow = p_flow and i.state in ('WAITING', 'ACCEPTED') and i.next_action_at <= v_now
+    order by i.next_action_at, i.id limit p_limit for update skip locked);
+  if cardinality(v_ids) = 0 then
+    return query select 0::bigint, 0::bigint;
+    return;
+  end if;
+  perform counterfoil.lock_parents(p_flow, counterfoil.adopt(p_flow, v_ids));
   v_requests := array(
     select case
       when i.state = 'ACCEPTED' then counterfoil.request('fail', p_id => i.id, p_fault => 'unconfirmed',
         p_problem => format('The other side has it since %s and has not confirmed it in time; it last said %s.',
-          to_char(i.receipt_at at time zone 'UTC', 'YYYY-MM-DD HH24:MI'), coalesce(q.status, 'nothing')))
-      when i.parent_id is not null and coalesce(p.receipt, p.reference) is null then counterfoil.request('fail', p_id => i.id,
-        p_fault => 'parent_late', p_problem => format('Its parent %s has no receipt yet.', p.key))
-      when i.parent_id is null and k.parent_kind is not null and k.stand_in is null then counterfoil.request('fail', p_id => i.id,
-        p_fault => 'parent_late', p_problem => 'No parent was handed in for it.')
-      else counterfoil.request('release', p_id => i.id) end
-    from counterfoil.item i
-    left join lateral (select o.key, o.receipt, o.reference from counterfoil.item o where o.flow = p_flow and o.id = i.parent_id offset 0) p on true
+          to_char(coalesce(i.receipt_at, i.state_since) at time zone 'UTC', 'YYYY-MM-DD HH24:MI'), coalesce(q.status, 'nothing')))
+      when k.parent_kind is null or counterfoil.receipt_of(p.state, p.receipt, p.reference) is not null
+        or i.parent_id is null and k.stand_in is not null then counterfoil.request('release', p_id => i.id)
+      when i.accepted_at + k.parent_wait > v_now then counterfoil.request('hold', p_id => i.id, p_next_action_at => i.accepted_at + k.parent_wait,
+        p_not_before => v_now, p_reason => 'its parent has no receipt yet')
+      else counterfoil.request('fail', p_id => i.id, p_fault => 'parent_late', p_problem => case when i.parent_id is null
+        then 'No parent was handed in for it.' else format('Its parent %s has no receipt yet.', p.key) end) end
+    from unnest(v_ids) as u (id)
+    cross join lateral (select o.* from counterfoil.item o where o.flow = p_flow and o.id = u.id offset 0) i
+    left join lateral (
+      select o.key, o.state, o.receipt, o.reference from counterfoil.item o where o.flow = p_flow and o.id = i.parent_id offset 0) p on true
     left join lateral (select o.* from counterfoil.flow_kind o where o.flow = p_flow and o.kind = i.kind offset 0) k on true
-    left join lateral (select o.status from counterfoil.poll o where o.flow = p_flow and o.item_id = i.id offset 0) q on true
-    where i.flow = p_flow and i.state in ('WAITING', 'ACCEPTED') and i.next_action_at <= counterfoil.now()
-    order by i.next_action_at, i.id limit p_limit for update of i skip locked);
-  if cardinality(v_requests) > 0 then
-    return query
-    select count(*) filter (where m.to_state = 'QUEUED'), count(*) filter (where m.to_state = 'PERMANENT_ERROR')
-    from counterfoil.move_items(p_flow, v_requests, 'ledger', 'its time has come') m where m.moved;
-    update counterfoil.poll p set phase = 'late' from unnest(v_requests) r where p.flow = p_flow and p.item_id = r.id and r.event = 'fail';
-  else
-    return query select 0::bigint, 0::bigint;
-  end if;
+    left join lateral (select o.status from counterfoil.poll o where o.flow = p_flow and o.item_id = i.id offset 0) q on true);
+  return query
+  select count(*) filter (where m.to_state = 'QUEUED'), count(*) filter (where m.to_state = 'PERMANENT_ERROR')
+  from counterfoil.move_items(p_flow, v_requests, 'ledger', 'its time has come') m where m.moved;
+  update counterfoil.poll p set phase = 'late' from unnest(v_requests) r cross join lateral (
+    select o.ctid as place from counterfoil.poll o where o.flow = p_flow and o.item_id = r.id and r.fault = 'unconfirmed' offset 0) x
+  where p.ctid = x.place;
 end $$;
 
 CREATE FUNCTION counterfoil.with_kinds(p_flow text, p_requests counterfoil.accept_request[]) RETURNS counterfoil.accept_request[]
@@ -1090,22 +1380,31 @@ CREATE FUNCTION counterfoil.with_kinds(p_flow text, p_requests counterfoil.accep
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 declare
-  v_kinds text[] := array(select k.kind from counterfoil.kinds_of(p_flow) k order by k.position);
-  v_bad   counterfoil.accept_request;
+  v_kinds   text[] := array(select k.kind from counterfoil.kinds_of(p_flow) k order by k.position);
+  v_updated text[] := array(select k.kind from counterfoil.flow_kind k where k.flow = p_flow and k.updates);
+  v_sync    boolean := not exists (select 1 from counterfoil.flow_kind k where k.flow = p_flow);
+  v_bad     counterfoil.accept_request;
 begin
+  perform counterfoil.need_flow(p_flow);
   if exists (select 1 from unnest(p_requests) r where coalesce(r.key, '') = '') then
     raise exception 'an item needs a key' using errcode = 'CF003', hint = 'Give the business key that is unique in the flow.';
   end if;
   select r.* into v_bad from unnest(p_requests) r
   where coalesce(r.kind, case when cardinality(v_kinds) = 1 then v_kinds[1] end) is null or coalesce(r.kind, v_kinds[1]) <> all (v_kinds) limit 1;
   if found then
-    raise exception 'flow "%" has no kind "%" (item "%")', p_flow, coalesce(v_bad.kind, ''), v_bad.key
+    raise exception '%', case when v_bad.kind is null then format('item "%s" names no kind, and flow "%s" has several', v_bad.key, p_flow)
+        else format('flow "%s" has no kind "%s" (item "%s")', p_flow, v_bad.kind, v_bad.key) end
       using errcode = 'CF006', hint = format('Kinds: %s.', array_to_string(v_kinds, ', '));
   end if;
+  select r.* into v_bad from unnest(p_requests) r where r.lane not in ('live', 'bulk') limit 1;
+  if found then
+    raise exception 'there is no lane "%" (item "%")', v_bad.lane, v_bad.key using errcode = 'CF006', hint = 'Lanes: live, bulk.';
+  end if;
   return array(
-    select row(r.key, coalesce(r.kind, v_kinds[1]), coalesce(r.payload, 'null'), r.parent_key, r.group_key, coalesce(r.lane, 'live'), r.file,
-      r.due_at, r.receipt)::counterfoil.accept_request
-    from unnest(p_requests) r);
+    select distinct on (r.key) row(r.key, coalesce(r.kind, v_kinds[1]), coalesce(r.payload, 'null'), r.parent_key, r.group_key,
+      case when v_sync then 'live' else coalesce(r.lane, 'live') end, r.file, r.due_at, r.receipt)::counterfoil.accept_request
+    from unnest(p_requests) with ordinality as r (key, kind, payload, parent_key, group_key, lane, file, due_at, receipt, place)
+    order by r.key, case when coalesce(r.kind, v_kinds[1]) = any (v_updated) then -r.place else r.place end);
 end $$;
 
 CREATE FUNCTION counterfoil.worker_alive(p_worker bigint) RETURNS boolean
@@ -1122,7 +1421,8 @@ CREATE TABLE counterfoil.attempt (
     worker_id bigint,
     started_at timestamp with time zone NOT NULL,
     lease_until timestamp with time zone NOT NULL,
-    sent_at timestamp with time zone
+    sent_at timestamp with time zone,
+    version integer
 );
 
 CREATE TABLE counterfoil."case" (
@@ -1220,6 +1520,11 @@ CREATE TABLE counterfoil.gate (
     times_opened integer DEFAULT 0 NOT NULL,
     tokens double precision DEFAULT 0 NOT NULL,
     refilled_at timestamp with time zone DEFAULT counterfoil.now() NOT NULL
+);
+
+CREATE TABLE counterfoil.group_lock (
+    flow text NOT NULL,
+    group_key text NOT NULL
 );
 
 CREATE TABLE counterfoil.item (
@@ -1526,6 +1831,9 @@ ALTER TABLE ONLY counterfoil.flow
 ALTER TABLE ONLY counterfoil.gate
     ADD CONSTRAINT gate_pkey PRIMARY KEY (name);
 
+ALTER TABLE ONLY counterfoil.group_lock
+    ADD CONSTRAINT group_lock_pkey PRIMARY KEY (flow, group_key);
+
 ALTER TABLE ONLY counterfoil.item_count
     ADD CONSTRAINT item_count_pkey PRIMARY KEY (flow, state, shard);
 
@@ -1589,7 +1897,7 @@ CREATE INDEX expectation_due ON counterfoil.expectation USING btree (flow, due_a
 
 CREATE INDEX item_case ON counterfoil.item USING btree (case_id, id) WHERE (case_id IS NOT NULL);
 
-CREATE INDEX item_children ON counterfoil.item USING btree (flow, parent_id, id) WHERE ((parent_id IS NOT NULL) AND (settled_at IS NULL));
+CREATE INDEX item_children ON counterfoil.item USING btree (flow, parent_id, id) WHERE (parent_id IS NOT NULL);
 
 CREATE INDEX item_claim ON counterfoil.item USING btree (flow, lane, next_action_at, id) WHERE ((state = ANY (ARRAY['QUEUED'::text, 'TEMPORARY_ERROR'::text, 'IN_DOUBT'::text])) AND (next_action_at IS NOT NULL));
 
@@ -1599,7 +1907,11 @@ CREATE INDEX item_family ON counterfoil.item USING btree (flow, lane, COALESCE(p
 
 CREATE INDEX item_group ON counterfoil.item USING btree (flow, group_key, kind, id) WHERE (group_key IS NOT NULL);
 
+CREATE INDEX item_held ON counterfoil.item USING btree (parent_id, id) WHERE ((parent_id IS NOT NULL) AND (state = ANY (ARRAY['WAITING'::text, 'PERMANENT_ERROR'::text])));
+
 CREATE INDEX item_id ON counterfoil.item USING btree (id);
+
+CREATE INDEX item_orphan ON counterfoil.item USING btree (flow, group_key, id) WHERE ((parent_id IS NULL) AND (group_key IS NOT NULL) AND (state = ANY (ARRAY['WAITING'::text, 'PERMANENT_ERROR'::text])));
 
 CREATE INDEX item_receipt ON counterfoil.item USING btree (receipt) WHERE (receipt IS NOT NULL);
 
@@ -1755,24 +2067,24 @@ ALTER TABLE counterfoil.schedule ENABLE ROW LEVEL SECURITY;
 GRANT USAGE ON SCHEMA counterfoil TO counterfoil_app;
 GRANT USAGE ON SCHEMA counterfoil TO counterfoil_reader;
 
-GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE counterfoil.flow_kind TO counterfoil_app;
-GRANT SELECT ON TABLE counterfoil.flow_kind TO counterfoil_reader;
-
 REVOKE ALL ON FUNCTION counterfoil.accept(p_flow text, p_key text, p_payload jsonb, p_parent_key text, p_kind text, p_group text, p_file jsonb, p_lane text, p_due_at timestamp with time zone, p_receipt text) FROM PUBLIC;
 GRANT ALL ON FUNCTION counterfoil.accept(p_flow text, p_key text, p_payload jsonb, p_parent_key text, p_kind text, p_group text, p_file jsonb, p_lane text, p_due_at timestamp with time zone, p_receipt text) TO counterfoil_app;
 
 REVOKE ALL ON FUNCTION counterfoil.accept_items(p_flow text, p_requests counterfoil.accept_request[], p_actor text, p_reason text) FROM PUBLIC;
 GRANT ALL ON FUNCTION counterfoil.accept_items(p_flow text, p_requests counterfoil.accept_request[], p_actor text, p_reason text) TO counterfoil_app;
 
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE counterfoil.flow_kind TO counterfoil_app;
+GRANT SELECT ON TABLE counterfoil.flow_kind TO counterfoil_reader;
+
 REVOKE ALL ON FUNCTION counterfoil.accept_kind(p_flow text, p_kind counterfoil.flow_kind, p_requests counterfoil.accept_request[], p_actor text, p_reason text) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION counterfoil.accept_known(p_flow text, p_kind counterfoil.flow_kind, p_requests counterfoil.accept_request[], p_actor text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION counterfoil.accept_known(p_flow text, p_kind counterfoil.flow_kind, p_requests counterfoil.accept_request[], p_actor text, p_now timestamp with time zone) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION counterfoil.begin_family(p_flow text, p_kind counterfoil.flow_kind, p_new bigint[]) FROM PUBLIC;
-
-REVOKE ALL ON FUNCTION counterfoil.birth_of(p_placed counterfoil.placed_request) FROM PUBLIC;
+REVOKE ALL ON FUNCTION counterfoil.adopt(p_flow text, p_children bigint[]) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION counterfoil.births(p_requests counterfoil.move_request[], p_judged counterfoil.judged_move[]) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION counterfoil.births_of(p_kind counterfoil.flow_kind, p_placed counterfoil.placed_request[], p_now timestamp with time zone) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION counterfoil.case_of(p_flow text, p_request counterfoil.move_request) FROM PUBLIC;
 
@@ -1791,15 +2103,26 @@ REVOKE ALL ON FUNCTION counterfoil.count_cases(p_cases bigint[], p_deltas bigint
 
 REVOKE ALL ON FUNCTION counterfoil.count_moves(p_flow text, p_states text[], p_deltas bigint[]) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION counterfoil.follow_moves(p_flow text, p_judged counterfoil.judged_move[], p_now timestamp with time zone) FROM PUBLIC;
+REVOKE ALL ON FUNCTION counterfoil.count_results(p_flow text, p_moved counterfoil.move_result[]) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION counterfoil.follow_parents(p_flow text, p_judged counterfoil.judged_move[]) FROM PUBLIC;
+REVOKE ALL ON FUNCTION counterfoil.expect(p_flow text, p_kind counterfoil.flow_kind, p_new bigint[], p_now timestamp with time zone) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION counterfoil.follow_revisions(p_flow text, p_judged counterfoil.judged_move[]) FROM PUBLIC;
+REVOKE ALL ON FUNCTION counterfoil.family_moves(p_flow text, p_children bigint[], p_now timestamp with time zone) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION counterfoil.find_orphans(p_flow text, p_kind counterfoil.flow_kind, p_parents bigint[], p_now timestamp with time zone) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION counterfoil.find_parents(p_flow text, p_kind counterfoil.flow_kind, p_keys text[], p_groups text[]) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION counterfoil.follow_moves(p_flow text, p_judged counterfoil.judged_move[], p_actor text, p_now timestamp with time zone) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION counterfoil.give_birth(p_flow text, p_births counterfoil.move_request[], p_actor text, p_reason text, p_now timestamp with time zone) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION counterfoil.is_owned(p_to_state text, p_next_action_at timestamp with time zone) FROM PUBLIC;
+REVOKE ALL ON FUNCTION counterfoil.ids_of(p_flow text, p_keys text[]) FROM PUBLIC;
+GRANT ALL ON FUNCTION counterfoil.ids_of(p_flow text, p_keys text[]) TO counterfoil_app;
+
+REVOKE ALL ON FUNCTION counterfoil.is_owned(p_to_state text, p_event text, p_next_action_at timestamp with time zone) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION counterfoil.is_stopped(p_state text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION counterfoil.judge_moves(p_flow text, p_requests counterfoil.move_request[]) FROM PUBLIC;
 
@@ -1812,7 +2135,13 @@ REVOKE ALL ON FUNCTION counterfoil.live_workers() FROM PUBLIC;
 GRANT ALL ON FUNCTION counterfoil.live_workers() TO counterfoil_app;
 GRANT ALL ON FUNCTION counterfoil.live_workers() TO counterfoil_reader;
 
+REVOKE ALL ON FUNCTION counterfoil.lock_groups(p_flow text, p_groups text[]) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION counterfoil.lock_items(p_flow text, p_requests counterfoil.move_request[]) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION counterfoil.lock_parents(p_flow text, p_children bigint[]) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION counterfoil.lonely_groups(p_flow text, p_requests counterfoil.accept_request[]) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION counterfoil.mark_sending(p_flow text, p_ids bigint[], p_attempts uuid[]) FROM PUBLIC;
 GRANT ALL ON FUNCTION counterfoil.mark_sending(p_flow text, p_ids bigint[], p_attempts uuid[]) TO counterfoil_app;
@@ -1827,6 +2156,8 @@ REVOKE ALL ON FUNCTION counterfoil.move_existing(p_flow text, p_judged counterfo
 
 REVOKE ALL ON FUNCTION counterfoil.move_items(p_flow text, p_requests counterfoil.move_request[], p_actor text, p_reason text, p_worker bigint) FROM PUBLIC;
 GRANT ALL ON FUNCTION counterfoil.move_items(p_flow text, p_requests counterfoil.move_request[], p_actor text, p_reason text, p_worker bigint) TO counterfoil_app;
+
+REVOKE ALL ON FUNCTION counterfoil.need_flow(p_flow text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION counterfoil.next_due(p_flow text, p_lane text, p_limit integer, p_after bigint, OUT ids bigint[], OUT turned_to bigint) FROM PUBLIC;
 
@@ -1844,15 +2175,15 @@ REVOKE ALL ON FUNCTION counterfoil.open_cases_for(p_flow text, p_births counterf
 REVOKE ALL ON FUNCTION counterfoil.open_flow_case(p_flow text, p_fault text, p_title text) FROM PUBLIC;
 GRANT ALL ON FUNCTION counterfoil.open_flow_case(p_flow text, p_fault text, p_title text) TO counterfoil_app;
 
-REVOKE ALL ON FUNCTION counterfoil.parent_of(p_flow text, p_kind counterfoil.flow_kind, p_parent_key text, p_group_key text) FROM PUBLIC;
-
 REVOKE ALL ON FUNCTION counterfoil.place(p_flow text, p_kind counterfoil.flow_kind, p_requests counterfoil.accept_request[]) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION counterfoil.receipt_of(p_state text, p_receipt text, p_reference text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION counterfoil.renew_items(p_flow text, p_attempts uuid[], p_lease interval) FROM PUBLIC;
 GRANT ALL ON FUNCTION counterfoil.renew_items(p_flow text, p_attempts uuid[], p_lease interval) TO counterfoil_app;
 
-REVOKE ALL ON FUNCTION counterfoil.request(p_event text, p_id bigint, p_key text, p_next_action_at timestamp with time zone, p_fault text, p_problem text, p_attempt_id uuid, p_payload text, p_reference text, p_receipt text, p_case_fault text, p_doubtful boolean, p_kind text, p_group_key text, p_parent_id bigint, p_lane text, p_not_before timestamp with time zone) FROM PUBLIC;
-GRANT ALL ON FUNCTION counterfoil.request(p_event text, p_id bigint, p_key text, p_next_action_at timestamp with time zone, p_fault text, p_problem text, p_attempt_id uuid, p_payload text, p_reference text, p_receipt text, p_case_fault text, p_doubtful boolean, p_kind text, p_group_key text, p_parent_id bigint, p_lane text, p_not_before timestamp with time zone) TO counterfoil_app;
+REVOKE ALL ON FUNCTION counterfoil.request(p_event text, p_id bigint, p_key text, p_next_action_at timestamp with time zone, p_fault text, p_problem text, p_attempt_id uuid, p_payload text, p_reference text, p_receipt text, p_case_fault text, p_doubtful boolean, p_kind text, p_group_key text, p_parent_id bigint, p_lane text, p_not_before timestamp with time zone, p_reason text) FROM PUBLIC;
+GRANT ALL ON FUNCTION counterfoil.request(p_event text, p_id bigint, p_key text, p_next_action_at timestamp with time zone, p_fault text, p_problem text, p_attempt_id uuid, p_payload text, p_reference text, p_receipt text, p_case_fault text, p_doubtful boolean, p_kind text, p_group_key text, p_parent_id bigint, p_lane text, p_not_before timestamp with time zone, p_reason text) TO counterfoil_app;
 
 REVOKE ALL ON FUNCTION counterfoil.requeue_items(p_flow text, p_faults text[], p_accepted_since timestamp with time zone, p_limit integer, p_actor text, p_reason text) FROM PUBLIC;
 GRANT ALL ON FUNCTION counterfoil.requeue_items(p_flow text, p_faults text[], p_accepted_since timestamp with time zone, p_limit integer, p_actor text, p_reason text) TO counterfoil_app;
@@ -1860,11 +2191,15 @@ GRANT ALL ON FUNCTION counterfoil.requeue_items(p_flow text, p_faults text[], p_
 REVOKE ALL ON FUNCTION counterfoil.rescue_items(p_flow text, p_crashes integer, p_limit integer) FROM PUBLIC;
 GRANT ALL ON FUNCTION counterfoil.rescue_items(p_flow text, p_crashes integer, p_limit integer) TO counterfoil_app;
 
+REVOKE ALL ON FUNCTION counterfoil.revise_content(p_flow text, p_items bigint[], p_placed counterfoil.placed_request[], p_now timestamp with time zone) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION counterfoil.settle_deliveries(p_flow text, p_requests counterfoil.move_request[], p_exchanges counterfoil.exchange_row[], p_worker bigint) FROM PUBLIC;
 GRANT ALL ON FUNCTION counterfoil.settle_deliveries(p_flow text, p_requests counterfoil.move_request[], p_exchanges counterfoil.exchange_row[], p_worker bigint) TO counterfoil_app;
 
 REVOKE ALL ON FUNCTION counterfoil.settle_polls(p_flow text, p_results counterfoil.poll_result[], p_steps counterfoil.step_row[], p_requests counterfoil.move_request[], p_exchanges counterfoil.exchange_row[], p_actor text) FROM PUBLIC;
 GRANT ALL ON FUNCTION counterfoil.settle_polls(p_flow text, p_results counterfoil.poll_result[], p_steps counterfoil.step_row[], p_requests counterfoil.move_request[], p_exchanges counterfoil.exchange_row[], p_actor text) TO counterfoil_app;
+
+REVOKE ALL ON FUNCTION counterfoil.stopped_problem(p_key text, p_state text, p_problem text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION counterfoil.wake_items(p_flow text, p_limit integer) FROM PUBLIC;
 GRANT ALL ON FUNCTION counterfoil.wake_items(p_flow text, p_limit integer) TO counterfoil_app;
@@ -1927,6 +2262,8 @@ GRANT SELECT ON TABLE counterfoil.flow TO counterfoil_reader;
 
 GRANT SELECT,INSERT,UPDATE ON TABLE counterfoil.gate TO counterfoil_app;
 GRANT SELECT ON TABLE counterfoil.gate TO counterfoil_reader;
+
+GRANT SELECT ON TABLE counterfoil.group_lock TO counterfoil_app;
 
 GRANT SELECT ON TABLE counterfoil.item TO counterfoil_app;
 

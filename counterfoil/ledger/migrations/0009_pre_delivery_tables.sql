@@ -1,4 +1,5 @@
--- Deliveries: moves of their own, what an item of theirs is and carries, the proof of each exchange, confirmation by polling.
+-- Deliveries: moves of their own, what an item of theirs is and carries, the proof of each exchange, confirmation by polling. Only added to what
+-- is there, so that processes of the release before go on working; what takes something from them comes after they are gone (0010 and later).
 insert into counterfoil.item_move (from_state, event, to_state) values
   ('NEW', 'confirm', 'SUCCESS'),
   ('WAITING', 'revise', 'WAITING'),
@@ -44,7 +45,7 @@ alter table counterfoil.item
   add column doubt_at     timestamptz,               -- since then it may have arrived without our knowing; nothing is resent unlooked
   add column not_before   timestamptz,               -- held until then, whatever else it waits for
   add column version      integer not null default 1,  -- of its content
-  add column sent_version integer;
+  add column sent_version integer;                   -- the newest version that may have left
 
 -- What is delivered: apart from the item, so that a move of the item does not rewrite it.
 create table counterfoil.content (
@@ -146,20 +147,23 @@ create table counterfoil.relay_call (
 create index relay_call_same on counterfoil.relay_call (flow, fingerprint, id desc) where fingerprint is not null;
 create index relay_call_listing on counterfoil.relay_call (flow, id desc);
 
-alter table counterfoil.attempt add column sent_at timestamptz;  -- from then on a request may have left
+-- Groups are locked by who hands in a parent, or a child that finds none: one of the two sees the other, whoever commits first.
+create table counterfoil.group_lock (
+  flow      text not null,
+  group_key text not null,
+  primary key (flow, group_key)
+);
+
+alter table counterfoil.attempt
+  add column sent_at timestamptz,                    -- from then on a request may have left
+  add column version integer;                        -- of the content it was given
 alter table counterfoil.attempt drop constraint attempt_pkey, add primary key (flow, item_id, number);
 drop index counterfoil.attempt_item;
 alter table counterfoil.item_event drop constraint item_event_pkey, add primary key (flow, item_id, id, at);
 drop index counterfoil.item_event_item;
 
--- A flow may have several schedules: its runs, what it takes in, what it tries again overnight.
 alter table counterfoil.schedule add column name text not null default 'run';
-alter table counterfoil.schedule drop constraint schedule_pkey, add primary key (flow, name);
 
--- Fewer indexes on the row that moves most, each for one question.
-drop index counterfoil.item_next_action;
-drop index counterfoil.item_lease;
-drop index counterfoil.item_listing;
 create index item_claim on counterfoil.item (flow, lane, next_action_at, id)
   where state in ('QUEUED', 'TEMPORARY_ERROR', 'IN_DOUBT') and next_action_at is not null;
 -- Children by family: so that one parent's ten thousand do not stand before everybody else.
@@ -167,5 +171,9 @@ create index item_family on counterfoil.item (flow, lane, coalesce(parent_id, id
   where state in ('QUEUED', 'TEMPORARY_ERROR', 'IN_DOUBT') and next_action_at is not null;
 create index item_deadline on counterfoil.item (flow, next_action_at, id) where state in ('WAITING', 'ACCEPTED');
 create index item_group on counterfoil.item (flow, group_key, kind, id) where group_key is not null;
-create index item_children on counterfoil.item (flow, parent_id, id) where parent_id is not null and settled_at is null;
+create index item_children on counterfoil.item (flow, parent_id, id) where parent_id is not null;
+-- Those that a parent's receipt lets go, and those that wait for any parent of their group.
+create index item_held on counterfoil.item (parent_id, id) where parent_id is not null and state in ('WAITING', 'PERMANENT_ERROR');
+create index item_orphan on counterfoil.item (flow, group_key, id)
+  where parent_id is null and group_key is not null and state in ('WAITING', 'PERMANENT_ERROR');
 create index item_receipt on counterfoil.item (receipt) where receipt is not null;
