@@ -66,11 +66,15 @@ class Model:
     def move(self, event: ItemEvent, fault: str | None, attempt: UUID | None, due: datetime) -> None:
         to = next_state(self.state, event)
         assert to
+        revised = event is E.REVISE and to is self.state  # newer content beside it: when it is due, and why, stays
+        clean = to in (S.SUCCESS, S.ACCEPTED) or (event is E.REVISE and to is not S.IN_DOUBT)
         self.state, self.events = to, self.events + 1
-        self.fault = None if to is S.SUCCESS else fault or self.fault
+        self.fault = None if clean else fault or self.fault
         self.attempt = attempt if event is E.CLAIM else None
-        self.due = due if to in DUE or to is S.IN_DOUBT else None
-        self.crashes = self.crashes + 1 if event is E.RESCUE else self.crashes if event in (E.CLAIM, E.HOLD) else 0
+        if not revised:
+            self.due = due if to in DUE or to is S.IN_DOUBT else None
+        kept = revised or event in (E.CLAIM, E.HOLD, E.GIVE_BACK)
+        self.crashes = self.crashes + 1 if event is E.RESCUE else self.crashes if kept else 0
 
 
 events = st.sampled_from([*BY_HAND, *SETTLING, E.ACCEPT, E.SUPERSEDE, E.REOPEN, E.CONFIRM, E.RESCUE])
