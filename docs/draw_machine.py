@@ -127,8 +127,8 @@ def events_page() -> str:
     rows = []
     for event, (meaning, who) in EVENTS.items():
         origins = [a for (a, said), _ in MOVES.items() if said is event]
-        (to,) = {b for (_, said), b in MOVES.items() if said is event}
-        rows.append(f"| `{event}` | {meaning} | {who} | {code(origins)} | `{to}` |")
+        to = dict.fromkeys(b for (_, said), b in MOVES.items() if said is event)
+        rows.append(f"| `{event}` | {meaning} | {who} | {code(origins)} | {code(to)} |")
     return f"""# Events
 
 {MADE}
@@ -140,7 +140,7 @@ The same words are used in code, SQL, log and commands. `NEW` is an item before 
 |---|---|---|---|---|
 {chr(10).join(rows)}
 
-An event leads to the same state wherever it happens. A move that is not in this table is refused (`illegal`). What is `IN_PROGRESS` moves
+An event leads to the same state wherever it happens; only `revise` leaves an item that has not left yet, or is in doubt, where it is. A move that is not in this table is refused (`illegal`). What is `IN_PROGRESS` moves
 only for the attempt that has it, and an attempt that lost its item moves nothing (`lease_lost`). The same failure again is no move (`same`).
 
 The table stands in the database too, as `counterfoil.item_move`.
