@@ -140,7 +140,8 @@ The same words are used in code, SQL, log and commands. `NEW` is an item before 
 |---|---|---|---|---|
 {chr(10).join(rows)}
 
-An event leads to the same state wherever it happens; only `revise` leaves an item that has not left yet, or is in doubt, where it is. A move that is not in this table is refused (`illegal`). What is `IN_PROGRESS` moves
+An event leads to the same state wherever it happens; only `revise` leaves what has not left, or is in doubt, where it is.
+A move that is not in this table is refused (`illegal`). What is `IN_PROGRESS` moves
 only for the attempt that has it, and an attempt that lost its item moves nothing (`lease_lost`). The same failure again is no move (`same`).
 
 The table stands in the database too, as `counterfoil.item_move`.
