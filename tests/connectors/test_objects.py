@@ -127,7 +127,9 @@ async def test_nothing_is_written_that_is_not_as_promised(store: Objects, size: 
 
 
 @pytest.mark.parametrize("size", [3, LARGE])
-async def test_what_the_data_raises_goes_through_and_nothing_is_left(store: Objects, size: int, tmp_path: Path) -> None:
+async def test_what_the_data_raises_goes_through_and_nothing_is_left(
+    store: Objects, size: int, tmp_path: Path, server: S3Server
+) -> None:
     async def breaking() -> AsyncIterator[bytes]:
         async for piece in stream(size):
             yield piece
@@ -136,7 +138,8 @@ async def test_what_the_data_raises_goes_through_and_nothing_is_left(store: Obje
     with pytest.raises(ConnectionResetError, match="hung up"):
         await store.put("a", breaking())
     assert (await failing(store.head("a"))).fault == "object_missing"
-    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+    for folder in (tmp_path, server.folder / tmp_path.name):
+        assert [path for path in folder.rglob("*") if path.is_file()] == []
 
 
 async def test_another_size_or_hash_than_promised_is_another_object(store: Objects) -> None:
