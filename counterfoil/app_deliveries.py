@@ -17,7 +17,7 @@ from typing import Any
 from counterfoil.connectors import contract
 from counterfoil.connectors.auth import resolve
 from counterfoil.connectors.door import HttpDoor
-from counterfoil.connectors.objects import Objects, open_objects, safe_key
+from counterfoil.connectors.objects import Objects, open_store, safe_key
 from counterfoil.connectors.target import HttpTarget
 from counterfoil.connectors.watched import FolderIntake, TableIntake
 from counterfoil.documents.desk import Desk
@@ -40,7 +40,11 @@ from counterfoil.settings import Settings
 
 def load_checked(folder: Path) -> Project:
     """The project of a folder, its contracts looked into."""
-    return load_project(folder, check_contract=contract.faults_in)
+    return load_project(folder, check_contract=_contract_faults)
+
+
+def _contract_faults(path: Path) -> list[tuple[str, str]]:
+    return [(f"{fault.file}:{fault.line}: {fault.problem}", fault.remedy) for fault in contract.faults(path)]
 
 
 WAIT = timedelta(days=7)  # of a kind without a parent; never used
@@ -71,17 +75,16 @@ class Deliveries:
     def objects(self) -> Objects:
         """The project's object store. Raises Misconfigured."""
         if self._objects is None:
-            self._objects = open_objects(self.settings.objects_url, folder=self.folder, options=self._object_options())
+            given = self.settings
+            self._objects = open_store(
+                given.objects_url,
+                folder=self.folder,
+                endpoint=given.objects_endpoint,
+                region=given.objects_region,
+                access_key=given.objects_access_key,
+                secret_key=given.objects_secret_key,
+            )
         return self._objects
-
-    def _object_options(self) -> dict[str, str]:
-        given = {
-            "endpoint": self.settings.objects_endpoint,
-            "region": self.settings.objects_region,
-            "access_key": self.settings.objects_access_key,
-            "secret_key": self.settings.objects_secret_key,
-        }
-        return {name: value for name, value in given.items() if value}
 
     def job(self, name: str, worker: int) -> DeliveryJob:
         """Raises Misconfigured for what the flow or the environment lacks."""

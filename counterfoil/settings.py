@@ -41,9 +41,27 @@ def _dsn() -> Kind:
     return scalar_kind(check, needed, {"type": "string"}, secret=True)
 
 
-def _setting(place: str, kind: Kind, default: Any, help: str, shown: str = "") -> Any:
+_OBJECTS_URL = re.compile(
+    r"file:(?!//)[^\x00-\x1f]+|s3://[A-Za-z0-9][A-Za-z0-9._-]{1,61}[A-Za-z0-9](/[^\x00-\x1f?#]*)?"
+)
+_HTTP_URL = re.compile(r"https?://[^\s/?#@]+/?")
+
+
+def _matching(pattern: re.Pattern[str], needed: str) -> Kind:
+    """A text that `pattern` fits, or `${NAME}`. What stands there instead is not shown: it may be an address with a password."""
+
+    def check(value: Any) -> str:
+        if isinstance(value, str) and (REFERENCE.fullmatch(value) or pattern.fullmatch(value)):
+            return value
+        raise ValueError
+
+    return scalar_kind(check, needed, {"type": "string"}, secret=True)
+
+
+def _setting(place: str, kind: Kind, default: Any, help: str, shown: str = "", *, secret: bool = False) -> Any:
     """A field of Settings: where it stands in the file ("section.name"), what it takes, what it is for, its default as written."""
-    return field(default=default, metadata={"place": place, "kind": kind, "help": help, "shown": shown})
+    about = {"place": place, "kind": kind, "help": help, "shown": shown}
+    return field(default=default, repr=not secret, metadata=about)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,34 +122,40 @@ class Settings:
     )
     objects_url: str = _setting(
         "objects.url",
-        text(),
+        _matching(_OBJECTS_URL, "Write file:FOLDER or s3://BUCKET/PREFIX."),
         "file:.counterfoil/objects",
-        'The object store of deliveries: a folder "file:PATH", or "s3://bucket/prefix".',
+        "Where files are kept: `file:` and a folder, seen from the project folder, or `s3://bucket/prefix`.",
         '"file:.counterfoil/objects"',
     )
-    objects_endpoint: str = _setting(
-        "objects.endpoint", text(), "", "Address of an S3 that is not AWS's own.", "AWS's own"
+    objects_endpoint: str | None = _setting(
+        "objects.endpoint",
+        _matching(_HTTP_URL, "Write https://host or http://host:port, without a path."),
+        None,
+        "Address of an S3 server that is not Amazon's.",
+        "Amazon's own",
     )
-    objects_region: str = _setting("objects.region", text(), "", "Region of the bucket.", "us-east-1")
-    objects_access_key: str = field(
-        default="",
-        repr=False,
-        metadata={
-            "place": "objects.access_key",
-            "kind": secret(),
-            "help": 'Access key, as "${NAME}".',
-            "shown": "the machine's own role",
-        },
+    objects_region: str | None = _setting(
+        "objects.region",
+        _matching(re.compile(r"[A-Za-z0-9-]{1,40}"), "Write eu-west-2."),
+        None,
+        "Region of the bucket.",
+        "us-east-1",
     )
-    objects_secret_key: str = field(
-        default="",
-        repr=False,
-        metadata={
-            "place": "objects.secret_key",
-            "kind": secret(),
-            "help": 'Secret key, as "${NAME}".',
-            "shown": "the machine's own role",
-        },
+    objects_access_key: str | None = _setting(
+        "objects.access_key",
+        secret(),
+        None,
+        'Access key of the bucket, as "${NAME}"; together with `secret_key`.',
+        "the role of the host",
+        secret=True,
+    )
+    objects_secret_key: str | None = _setting(
+        "objects.secret_key",
+        secret(),
+        None,
+        'Secret key of the bucket, as "${NAME}".',
+        "the role of the host",
+        secret=True,
     )
     serve_host: str = _setting("serve.host", text(), "127.0.0.1", "Address that relays listen on.", '"127.0.0.1"')
     serve_port: int = _setting(

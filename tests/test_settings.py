@@ -27,8 +27,12 @@ def test_everything_that_may_be_written(tmp_path: Path) -> None:
     (tmp_path / FILE).write_text(
         '[project]\nname = "loans"\noperator = "ana"\n[database]\ndsn = "${URL}"\nowner_dsn = "postgresql://owner@db/x"\n'
         'data_dir = "pg"\ndurable = false\n[worker]\nslices = 2\nlease = "5s"\n'
+        '[objects]\nurl = "s3://documents/a"\nendpoint = "http://s3:9000"\nregion = "eu-west-2"\n'
+        'access_key = "${KEY}"\nsecret_key = "${SECRET}"\n'
     )
-    found = load_settings(tmp_path, {"URL": "postgresql://u:secret@db/x"})
+    found = load_settings(
+        tmp_path, {"URL": "postgresql://u:secret@db/x", "KEY": "secret-id", "SECRET": "secret-of-secrets"}
+    )
     assert found == Settings(
         project_name="loans",
         operator="ana",
@@ -38,6 +42,11 @@ def test_everything_that_may_be_written(tmp_path: Path) -> None:
         durable=False,
         worker_slices=2,
         worker_lease=timedelta(seconds=5),
+        objects_url="s3://documents/a",
+        objects_endpoint="http://s3:9000",
+        objects_region="eu-west-2",
+        objects_access_key="secret-id",
+        objects_secret_key="secret-of-secrets",
     )
     assert "secret" not in repr(found)
 
@@ -59,6 +68,35 @@ def test_a_password_in_clear_is_refused_and_not_shown(tmp_path: Path, dsn: str) 
     (fault,) = _faults(tmp_path, f'[database]\ndsn = "{dsn}"\n')
     assert "counterfoil.toml:2: A password stands in clear" in fault
     assert "hunter2" not in fault
+
+
+@pytest.mark.parametrize("name", ["access_key", "secret_key"])
+def test_a_key_of_the_object_store_in_clear_is_refused_and_not_shown(tmp_path: Path, name: str) -> None:
+    (fault,) = _faults(tmp_path, f'[objects]\n{name} = "hunter2"\n')
+    assert fault.startswith("counterfoil.toml:2: A secret stands in clear")
+    assert "hunter2" not in fault
+
+
+@pytest.mark.parametrize(
+    ("line", "remedy"),
+    [
+        ('url = "gs://bucket"', "s3://BUCKET/PREFIX"),
+        ('url = "s3://"', "s3://BUCKET/PREFIX"),
+        ('url = "file:"', "file:FOLDER"),
+        ('endpoint = "s3.example.org"', "https://host"),
+        ('endpoint = "https://user:hunter2@s3.example.org"', "https://host"),
+        ('region = "eu west"', "eu-west-2"),
+    ],
+)
+def test_what_is_no_object_store_is_a_fault(tmp_path: Path, line: str, remedy: str) -> None:
+    (fault,) = _faults(tmp_path, f"[objects]\n{line}\n")
+    assert fault.startswith("counterfoil.toml:2: ") and remedy in fault
+    assert "hunter2" not in fault
+
+
+def test_the_object_store_may_stand_in_the_environment(tmp_path: Path) -> None:
+    (tmp_path / FILE).write_text('[objects]\nurl = "${OBJECTS}"\n')
+    assert load_settings(tmp_path, {"OBJECTS": "s3://documents"}).objects_url == "s3://documents"
 
 
 def test_a_variable_that_is_not_set_is_a_fault_at_its_line(tmp_path: Path) -> None:

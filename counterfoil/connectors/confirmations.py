@@ -114,7 +114,7 @@ def _unreadable(answer: Answer, problem: str) -> PollAnswer:
 def _word(value: Any) -> str:
     """Another system's own word, as it is, bounded."""
     if isinstance(value, str):
-        return value[:MOST_WORD] if value.isprintable() else sentence(value, most=MOST_WORD)
+        return value[:MOST_WORD] if value.isprintable() else sentence(value)[:MOST_WORD]
     return "(none)" if value is None else str(value)[:MOST_WORD]
 
 

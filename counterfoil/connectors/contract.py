@@ -1,376 +1,406 @@
-"""Contracts: an OpenAPI document (3.0, 3.1) compiled once, and what of a request or a reply does not keep it.
+"""A contract: what the other side (or the callers of ours) agreed to, compiled once from its OpenAPI document and held against each call.
 
-Nothing outside the document is read: no network, no other file. A finding names places and rules, never values: they may be personal.
+Requests and replies come as they go over the wire, or as values; nothing is changed in them. Reading the file is `contract_read.py`,
+schemas and their words are `contract_schema.py`.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
-from urllib.parse import unquote, urlsplit
+from typing import Any, Final
+from urllib.parse import parse_qsl, unquote, urlsplit
 
-import jsonschema_rs
-from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
+import msgspec
+from jsonschema_rs import ValidationError
 
-from counterfoil.model.errors import Misconfigured
+from counterfoil.connectors import contract_read as reading
+from counterfoil.connectors.contract_read import Document, listing, mapping, read_document
+from counterfoil.connectors.contract_schema import Checked, Finding, FindingKind, Schemas
+from counterfoil.connectors.multipart import Part, parts_of
+from counterfoil.flows.yamlfile import Report
+from counterfoil.model.errors import Fault, InvalidFilesError
 
-MOST_BYTES = 2_000_000
-DEEPEST = 60
-METHODS = ("get", "put", "post", "delete", "patch", "head", "options")
-SHOWN = 5  # findings in a sentence
-_HERE = "urn:counterfoil:contract"
-_JSON = re.compile(r"application/(?:[\w.+-]*\+)?json|\*/\*")
-_HIDDEN = "the value"
+__all__ = ["FILE", "Contract", "Finding", "FindingKind", "Operation", "faults", "load_contract", "told"]
 
+FILE: Final = object()  # stands for a file in the parts of a multipart body that is still to be sent
 
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One place that does not keep the contract. `kind`: parameter, body or reply."""
+_JSON = re.compile(r"application/([a-z0-9.+-]+\+)?json")
+_WHOLE = re.compile(r"-?[0-9]{1,40}")
+_NUMBER = re.compile(r"-?[0-9]{1,40}(\.[0-9]{1,40})?([eE][+-]?[0-9]{1,3})?")
+_NOT_PARAMETERS = frozenset({"accept", "content-type", "authorization"})  # as OpenAPI says
+_FORM = "application/x-www-form-urlencoded"
+_SHOWN = 5  # findings in one sentence
 
-    kind: str
-    where: str  # "report.data.file.name"; "" the whole
-    problem: str
+_ANY: frozenset[str] = frozenset()
 
-    def __str__(self) -> str:
-        return f"{self.kind} {self.where}: {self.problem}" if self.where else f"{self.kind}: {self.problem}"
+Given = str | Sequence[str]
 
 
 @dataclass(frozen=True, slots=True)
 class Parameter:
-    name: str
-    place: str  # path, query, header
+    """`read` makes the value its schema is about from the text of the request."""
+
+    place: str  # path, query or header
+    name: str  # of a header in small letters
+    where: str
     required: bool
-    validator: Any
+    read: Callable[[Given], Any]
+    check: Checked | None
 
 
 @dataclass(frozen=True, slots=True)
+class Content:
+    """The schema of one content type; of a form also the types of its fields, whose values come as text."""
+
+    check: Checked
+    fields: Mapping[str, frozenset[str]]
+
+
+Media = Mapping[str, Content | None]  # by content type; None: any content
+
+
+@dataclass(frozen=True, slots=True)
+class Body:
+    required: bool
+    media: Media
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Operation:
-    """One call of the contract. `bodies` and `replies` are compiled: content type (of a request), status (of a reply) to validator."""
+    """One operation. `id`: its operationId, or method and path where it has none; `path` as in the contract."""
 
     id: str
-    method: str  # upper case
-    path: str  # as declared, without the server's own part
-    pattern: re.Pattern[str]
-    parameters: tuple[Parameter, ...]
-    body_required: bool
-    bodies: Mapping[str, Any]  # None: any content
-    replies: Mapping[str, Any]
-    parts: Mapping[str, Any] = field(default_factory=dict)  # of a multipart body: name to validator of its JSON
+    method: str
+    path: str
+    patterns: tuple[re.Pattern[str], ...] = field(repr=False)
+    parameters: tuple[Parameter, ...] = field(repr=False)
+    body: Body | None = field(repr=False)
+    replies: Mapping[str, Media] = field(repr=False)
 
-    def values(self, path: str) -> dict[str, str]:
-        """The values of the path's parameters, decoded."""
-        found = self.pattern.fullmatch(path)
-        return {} if found is None else {name: unquote(value) for name, value in found.groupdict().items()}
+    def path_values(self, path: str) -> dict[str, str]:
+        """The values of a request's path (as sent, still percent-encoded) by the names in the contract."""
+        match = next((found for pattern in self.patterns if (found := pattern.fullmatch(path))), None)
+        return dict(zip(reading.names_in(self.path), map(unquote, match.groups()), strict=True)) if match else {}
 
 
-@dataclass(frozen=True, slots=True)
 class Contract:
-    """`base`: the path of its first server, in front of every path."""
+    """All operations of one document."""
 
-    name: str
-    base: str
-    operations: tuple[Operation, ...]
+    def __init__(self, title: str, operations: Sequence[Operation]) -> None:
+        self.title = title
+        self.operations = tuple(sorted(operations, key=_openness))
+        self._by_id = {operation.id: operation for operation in operations}
 
     def operation(self, method: str, path: str) -> Operation | None:
-        """The operation of a request; `path` still encoded, with or without the base. What has fewer parameters comes first."""
-        for candidate in (path.removeprefix(self.base), path) if self.base else (path,):
-            for one in self.operations:
-                if one.method == method.upper() and one.pattern.fullmatch(candidate):
-                    return one
+        """Whose path fits, the most specific first. With or without the path of the contract's servers before it."""
+        wanted = method.upper()
+        for operation in self.operations:
+            if operation.method == wanted and any(pattern.fullmatch(path) for pattern in operation.patterns):
+                return operation
         return None
 
     def by_id(self, operation_id: str) -> Operation | None:
-        return next((one for one in self.operations if one.id == operation_id), None)
+        return self._by_id.get(operation_id)
 
     def knows(self, path: str) -> bool:
         """Whether any method is declared for this path."""
-        short = path.removeprefix(self.base)
-        return any(one.pattern.fullmatch(short) or one.pattern.fullmatch(path) for one in self.operations)
+        return any(pattern.fullmatch(path) for operation in self.operations for pattern in operation.patterns)
 
+    def check_request(
+        self,
+        operation: Operation,
+        path_values: Mapping[str, str],
+        query: Mapping[str, Given],
+        headers: Mapping[str, str],
+        body: Any = None,
+    ) -> tuple[Finding, ...]:
+        """What of a request breaks the contract; () where nothing does.
 
-def check_request(
-    operation: Operation,
-    path: str,
-    *,
-    query: Mapping[str, str],
-    headers: Mapping[str, str],
-    content_type: str,
-    body: Any = None,
-    has_body: bool = False,
-) -> tuple[Finding, ...]:
-    """`path` without the contract's base. `body`: the decoded JSON, or of a multipart request its JSON parts by name."""
-    given = {"path": operation.values(path), "query": query, "header": {n.lower(): v for n, v in headers.items()}}
-    found = [*_parameters(operation, given)]
-    if not has_body:
-        return (*found, Finding("body", "", "it is missing")) if operation.body_required else tuple(found)
-    if not operation.bodies:
-        return tuple(found)
-    kind = content_type.partition(";")[0].strip().lower()
-    if kind not in operation.bodies:
-        known = (
-            next((name for name in operation.bodies if _JSON.fullmatch(name)), None) if _JSON.fullmatch(kind) else None
+        `body`: bytes as sent, read by the Content-Type in `headers` (JSON where there is none); or a JSON value; or, of a multipart
+        body, part names to values with FILE for a file. None: no body.
+        """
+        small = {name.lower(): value for name, value in headers.items()} if headers else {}
+        given: Mapping[str, Mapping[str, Given]] = {"path": path_values, "query": query, "header": small}
+        found = [finding for one in operation.parameters for finding in _check_parameter(one, given)]
+        return (*found, *_check_body(operation, small.get("content-type", "application/json"), body))
+
+    def check_reply(
+        self, operation: Operation, status: int, body: Any = None, content_type: str = ""
+    ) -> tuple[Finding, ...]:
+        """What of a reply breaks the contract. `body`: bytes as received, or a JSON value."""
+        media = next(
+            (
+                operation.replies[key]
+                for key in (str(status), f"{status // 100}XX", "default")
+                if key in operation.replies
+            ),
+            None,
         )
-        if known is None:
-            return (*found, Finding("body", "", f"its type is none of {', '.join(operation.bodies)}"))
-        kind = known
-    if kind == "multipart/form-data":
-        parts = body if isinstance(body, Mapping) else {}
-        for name, validator in operation.parts.items():
-            if name in parts:
-                found += _check(validator, parts[name], "body", name)
-        return tuple(found)
-    return (*found, *_check(operation.bodies[kind], body, "body"))
-
-
-def check_reply(operation: Operation, status: int, body: Any) -> tuple[Finding, ...]:
-    """`body`: the decoded JSON, None where there is none."""
-    for name in (str(status), f"{status // 100}XX", "default"):
-        if name in operation.replies:
-            validator = operation.replies[name]
-            return () if validator is None else tuple(_check(validator, body, "reply"))
-    return (Finding("reply", "", f"the status {status} is not declared"),)
-
-
-def told(findings: Sequence[Finding]) -> str:
-    """Findings as a sentence."""
-    more = f"; and {len(findings) - SHOWN} more" if len(findings) > SHOWN else ""
-    return "; ".join(str(one) for one in findings[:SHOWN]) + more + "."
-
-
-def _parameters(operation: Operation, given: Mapping[str, Mapping[str, str]]) -> Iterator[Finding]:
-    for one in operation.parameters:
-        name = one.name.lower() if one.place == "header" else one.name
-        value = given.get(one.place, {}).get(name)
-        if value is None:
-            if one.required:
-                yield Finding("parameter", one.name, "it is missing")
-        elif one.validator is not None and not any(one.validator.is_valid(form) for form in _forms(value)):
-            problem = next((_sentence(error) for error in one.validator.iter_errors(value)), "it is not acceptable")
-            yield Finding("parameter", one.name, problem)
-
-
-def _forms(text: str) -> Iterator[Any]:
-    """A parameter is text on the wire; a schema may mean a number or a truth."""
-    yield text
-    if re.fullmatch(r"-?\d{1,18}", text):
-        yield int(text)
-    if text in ("true", "false"):
-        yield text == "true"
-
-
-def _check(validator: Any, body: Any, kind: str, under: str = "") -> list[Finding]:
-    if validator is None or validator.is_valid(body):
-        return []
-    found: dict[Finding, None] = {}
-    for error in validator.iter_errors(body):
-        where = ".".join([*([under] if under else []), *map(str, error.instance_path)])
-        found[Finding(kind, where, _sentence(error))] = None
-    return list(found)
-
-
-def _sentence(error: Any) -> str:
-    text = str(error.message)
-    return text if len(text) < 200 else text[:200] + "…"
-
-
-# --- loading --------------------------------------------------------------------------------------------------
+        if media is None:
+            declared = ", ".join(operation.replies)
+            return (Finding("reply", f"has status {status}; the contract has {declared}", FindingKind.REPLY),)
+        if not media:
+            return ()
+        kind = _essence(content_type) or next((name for name in media if _JSON.fullmatch(name)), next(iter(media)))
+        return _check_content(media, kind, content_type or kind, body, "reply", FindingKind.REPLY)
 
 
 def load_contract(path: Path) -> Contract:
-    """The contract in a file. Raises Misconfigured with everything that is wrong with it."""
-    document = read_document(path)
-    faults = [problem for _, problem in faults_of(document)]
-    if faults:
-        raise Misconfigured(f"The contract {path.name} can't be used: {' '.join(faults[:SHOWN])}", "Mend the file.")
-    return compile_contract(document, path.name)
+    """The contract in a YAML or JSON file. Raises InvalidFilesError with every fault of it."""
+    report = Report(_named(path))
+    contract = _load(path, report)
+    if contract is None:
+        raise InvalidFilesError(tuple(report.faults))
+    return contract
 
 
-def read_document(path: Path) -> dict[str, Any]:
-    """The YAML or JSON of a contract. Raises Misconfigured for what is none."""
-    try:
-        raw = path.read_bytes()
-    except OSError as error:
-        raise Misconfigured(
-            f"The contract {path.name} can't be read: {error.strerror}.", "Check `contract`."
-        ) from error
-    if len(raw) > MOST_BYTES:
-        raise Misconfigured(f"The contract {path.name} has more than {MOST_BYTES:,} bytes.", "Split it.")
-    try:
-        document = YAML(typ="safe", pure=True).load(raw.decode("utf-8-sig"))
-    except (YAMLError, UnicodeDecodeError, ValueError, RecursionError) as error:
-        line = getattr(getattr(error, "problem_mark", None), "line", None)
-        where = f" near line {line + 1}" if line is not None else ""
-        raise Misconfigured(f"The contract {path.name} is not valid YAML{where}.", "Correct it there.") from error
-    if not isinstance(document, dict) or _depth(document) > DEEPEST:
-        raise Misconfigured(f"The contract {path.name} is no OpenAPI document.", "It begins with `openapi: 3.1.0`.")
-    return document
+def faults(path: Path) -> tuple[Fault, ...]:
+    """What is wrong with the file itself, each with its line; () where `load_contract` takes it."""
+    report = Report(_named(path))
+    _load(path, report)
+    return tuple(report.faults)
 
 
-def faults_in(path: Path) -> list[tuple[str, str]]:
-    """Everything wrong with a contract's file, each a problem and its remedy."""
-    try:
-        return [
-            (f"contracts/{path.name}: {problem}", "Mend the contract.") for _, problem in faults_of(read_document(path))
-        ]
-    except Misconfigured as error:
-        return [(error.problem, error.remedy)]
+def told(findings: Sequence[Finding]) -> str:
+    """Findings as a few sentences."""
+    more = f" And {len(findings) - _SHOWN} more." if len(findings) > _SHOWN else ""
+    return " ".join(str(one) for one in findings[:_SHOWN]) + more
 
 
-def _depth(value: Any, level: int = 0) -> int:
-    if level > DEEPEST or not isinstance(value, dict | list):
-        return level
-    parts = value.values() if isinstance(value, dict) else value
-    return max((_depth(part, level + 1) for part in parts), default=level)
+# --- from the document --------------------------------------------------------------------------------------------
 
 
-def faults_of(document: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """What is wrong with a contract: where, and a sentence."""
-    version = str(document.get("openapi", ""))
-    if not version.startswith(("3.0", "3.1")):
-        yield "openapi", "`openapi` says neither 3.0 nor 3.1."
-        return
-    if not isinstance(document.get("paths"), dict) or not document["paths"]:
-        yield "paths", "There are no `paths`."
-        return
-    try:
-        compile_contract(document, "contract")
-    except Misconfigured as error:
-        yield "paths", error.problem
+def _named(path: Path) -> str:
+    return f"{path.parent.name}/{path.name}" if path.parent.name else path.name
 
 
-def compile_contract(document: Mapping[str, Any], name: str) -> Contract:
-    """Raises Misconfigured, naming the operation, for a schema, reference or pattern that is wrong."""
-    old = str(document["openapi"]).startswith("3.0")
-    root = _modern(document) if old else document
-    compiler = _Compiler(root)
-    operations = [
-        compiler.operation(path, method, item, item[method])
-        for path, item in root["paths"].items()
-        if isinstance(item, dict)
-        for method in METHODS
-        if isinstance(item.get(method), dict)
-    ]
-    operations.sort(key=lambda one: (one.path.count("{"), -len(one.path)))
-    servers = root.get("servers") or [{}]
-    base = urlsplit(str(servers[0].get("url", ""))).path.rstrip("/")
-    return Contract(name, base, tuple(operations))
-
-
-class _Compiler:
-    """Validators of one document. References are looked up in it and nowhere else."""
-
-    def __init__(self, root: Mapping[str, Any]) -> None:
-        self.root = root
-        self.registry = jsonschema_rs.Registry([(_HERE, dict(root))], draft=jsonschema_rs.Draft202012)
-
-    def operation(self, path: str, method: str, item: Mapping[str, Any], spec: Mapping[str, Any]) -> Operation:
-        at = f"{method.upper()} {path}"
-        body = self._resolved(spec.get("requestBody") or {})
-        contents = body.get("content") or {}
-        multipart = contents.get("multipart/form-data", {})
-        return Operation(
-            id=str(spec.get("operationId", at)),
-            method=method.upper(),
-            path=path,
-            pattern=_pattern(path),
-            parameters=tuple(
-                self._parameter(self._resolved(one), at)
-                for one in [*item.get("parameters", []), *spec.get("parameters", [])]
-            ),
-            body_required=bool(body.get("required", False)),
-            bodies={
-                kind.lower(): None
-                if kind.lower() == "multipart/form-data"
-                else self._validator(content.get("schema"), at)
-                for kind, content in contents.items()
-            },
-            replies={str(status): self._reply(one, at) for status, one in (spec.get("responses") or {}).items()},
-            parts=self._parts(multipart, at),
-        )
-
-    def _parameter(self, spec: Mapping[str, Any], at: str) -> Parameter:
-        schema = spec.get("schema")
-        return Parameter(
-            str(spec.get("name", "")),
-            str(spec.get("in", "")),
-            bool(spec.get("required", False)),
-            self._validator(schema, at) if schema else None,
-        )
-
-    def _reply(self, spec: Mapping[str, Any], at: str) -> Any:
-        contents = self._resolved(spec).get("content") or {}
-        json = next((content for kind, content in contents.items() if _JSON.fullmatch(kind.lower())), None)
-        return None if json is None else self._validator(json.get("schema"), at)
-
-    def _parts(self, content: Mapping[str, Any], at: str) -> dict[str, Any]:
-        schema = self._resolved(content.get("schema") or {})
-        parts = {name: self._resolved(part) for name, part in (schema.get("properties") or {}).items()}
-        return {name: self._validator(part, at) for name, part in parts.items() if part.get("format") != "binary"}
-
-    def _resolved(self, spec: Mapping[str, Any], times: int = 20) -> Mapping[str, Any]:
-        while "$ref" in spec and times:
-            found: Any = self.root
-            for name in str(spec["$ref"]).removeprefix("#/").split("/"):
-                found = found.get(name.replace("~1", "/").replace("~0", "~")) if isinstance(found, dict) else None
-            if not isinstance(found, dict) or not str(spec["$ref"]).startswith("#/"):
-                raise Misconfigured(f"The reference {spec['$ref']} leads nowhere in this document.", "Mend it.")
-            spec, times = found, times - 1
-        return spec
-
-    def _validator(self, schema: Any, at: str) -> Any:
-        if schema is None or schema == {}:
-            return None
+def _load(path: Path, report: Report) -> Contract | None:
+    document = read_document(path, report)
+    if document is None:
+        return None
+    build = _Builder(document)
+    made = []
+    for place, method, name, item, operation in reading.operations(document):
         try:
-            return jsonschema_rs.Draft202012Validator(
-                _absolute(schema), registry=self.registry, mask=_HIDDEN, offline=True, validate_formats=True
+            made.append(build(method, name, item, operation))
+        except ValidationError:
+            report.fault(
+                document.line(place),
+                f"{method} {name} has a schema that cannot be used.",
+                "Look at what its `$ref` leads to.",
             )
-        except (jsonschema_rs.ValidationError, jsonschema_rs.ReferencingError, ValueError) as error:
-            raise Misconfigured(
-                f"{at}: a schema can't be used ({str(error).splitlines()[0][:200]}).", "Mend it."
-            ) from error
+    title = str(mapping(document.value.get("info")).get("title", ""))
+    return None if report.faults else Contract(title, made)
 
 
-def _absolute(value: Any) -> Any:
-    """References of a schema taken out of its document still lead into it."""
-    if isinstance(value, dict):
-        return {
-            name: f"{_HERE}{part}"
-            if name == "$ref" and isinstance(part, str) and part.startswith("#")
-            else _absolute(part)
-            for name, part in value.items()
-        }
-    return [_absolute(part) for part in value] if isinstance(value, list) else value
+class _Builder:
+    """Operations from one document."""
+
+    def __init__(self, document: Document) -> None:
+        self._document = document
+        self._sent = Schemas(document.value, old=document.old, hidden="readOnly")
+        self._received = Schemas(document.value, old=document.old, hidden="writeOnly")
+
+    def __call__(self, method: str, path: str, item: Mapping[str, Any], operation: Mapping[str, Any]) -> Operation:
+        given = operation.get("servers") or item.get("servers") or self._document.value.get("servers")
+        prefixes = sorted({"", *map(_prefix, listing(given))}, key=len, reverse=True)
+        declared = reading.parameters(self._document, item, operation)
+        return Operation(
+            str(operation.get("operationId") or f"{method} {path}"),
+            method,
+            path,
+            tuple(_pattern(f"{prefix}{path}") for prefix in prefixes),
+            tuple(self._parameter(*key, one) for key, one in declared.items() if _is_checked(*key)),
+            self._body(operation),
+            self._replies(operation),
+        )
+
+    def _parameter(self, place: str, name: str, given: Mapping[str, Any]) -> Parameter:
+        required = place == "path" or bool(given.get("required"))
+        content = given.get("content")
+        schema = given.get("schema")
+        if isinstance(content, Mapping):
+            schema = next((mapping(one).get("schema") for one in content.values()), None)
+        exploded = bool(given.get("explode", given.get("style", "form") == "form")) and place == "query"
+        read = _decode if isinstance(content, Mapping) else self._reader(schema, exploded)
+        plain = read is not None and schema is not None
+        where = f"{place}: {name}"
+        check = self._sent.compile(schema, where, FindingKind.PARAMETER, formats=True) if plain else None
+        return Parameter(place, name.lower() if place == "header" else name, where, required, read or _text, check)
+
+    def _reader(self, schema: Any, exploded: bool) -> Callable[[Given], Any] | None:
+        """None: an object spread over the query, which is not checked."""
+        types = self._sent.types(schema)
+        if "object" in types:
+            return None
+        if "array" not in types:
+            return lambda given: _scalar(given if isinstance(given, str) else given[0] if given else "", types)
+        inner = self._sent.types(self._sent.items(schema))
+
+        def read(given: Given) -> list[Any]:
+            listed = [given] if isinstance(given, str) else list(given)
+            split = listed if exploded or len(listed) != 1 else listed[0].split(",")
+            return [_scalar(text, inner) for text in split]
+
+        return read
+
+    def _body(self, operation: Mapping[str, Any]) -> Body | None:
+        if "requestBody" not in operation:
+            return None
+        given = mapping(self._document.follow(operation["requestBody"]))
+        return Body(
+            bool(given.get("required")), self._media(given.get("content"), self._sent, "body", FindingKind.BODY)
+        )
+
+    def _replies(self, operation: Mapping[str, Any]) -> dict[str, Media]:
+        made = {}
+        for status, given in operation["responses"].items():
+            name = status if status == "default" else status.upper()
+            content = mapping(self._document.follow(given)).get("content")
+            made[name] = self._media(content, self._received, "reply", FindingKind.REPLY)
+        return made
+
+    def _media(self, content: Any, schemas: Schemas, where: str, kind: FindingKind) -> Media:
+        made: dict[str, Content | None] = {}
+        for name, given in mapping(content).items():
+            schema = mapping(given).get("schema")
+            if schema is None:
+                made[_essence(name)] = None
+                continue
+            # Of replies the form of dates and the like is not judged: we are strict in what we send only.
+            check = schemas.compile(schema, where, kind, formats=kind is FindingKind.BODY)
+            fields = {field: schemas.types(inner) for field, inner in schemas.properties(schema).items()}
+            made[_essence(name)] = Content(check, fields)
+        return made
+
+
+def _prefix(server: Any) -> str:
+    """The path of a server's address, its variables at their defaults."""
+    url = str(mapping(server).get("url", ""))
+    for name, about in mapping(mapping(server).get("variables")).items():
+        url = url.replace(f"{{{name}}}", str(mapping(about).get("default", "")))
+    try:
+        return urlsplit(url).path.rstrip("/")
+    except ValueError:
+        return ""
 
 
 def _pattern(path: str) -> re.Pattern[str]:
-    parts = re.split(r"\{([^}]+)\}", path)
-    made = "".join(
-        re.escape(part) if at % 2 == 0 else f"(?P<{re.sub(r'[^A-Za-z0-9_]', '_', part)}>[^/]+)"
-        for at, part in enumerate(parts)
+    pieces = re.split(r"\{[^{}/]*\}", path)
+    return re.compile("([^/]+)".join(map(re.escape, pieces)))
+
+
+def _openness(operation: Operation) -> tuple[int, ...]:
+    """Fixed segments sort before those with a name in them, which sort before those that are nothing else."""
+    return tuple(
+        0 if "{" not in part else 2 if re.fullmatch(r"\{[^{}]*\}", part) else 1 for part in operation.path.split("/")
     )
+
+
+def _is_checked(place: str, name: str) -> bool:
+    return place in ("path", "query") or (place == "header" and name.lower() not in _NOT_PARAMETERS)
+
+
+def _essence(content_type: str) -> str:
+    return content_type.partition(";")[0].strip().lower()
+
+
+# --- one call -----------------------------------------------------------------------------------------------------
+
+
+def _check_parameter(parameter: Parameter, given: Mapping[str, Mapping[str, Given]]) -> tuple[Finding, ...]:
+    value = given[parameter.place].get(parameter.name)
+    if value is None:
+        return (Finding(parameter.where, "is missing", FindingKind.PARAMETER),) if parameter.required else ()
+    if parameter.check is None:
+        return ()
     try:
-        return re.compile(made)
-    except re.error as error:
-        raise Misconfigured(f"The path {path} names a parameter twice, or by no name.", "Mend it.") from error
+        return parameter.check(parameter.read(value))
+    except msgspec.DecodeError:
+        return (Finding(parameter.where, "is no JSON", FindingKind.PARAMETER),)
 
 
-def _modern(value: Any) -> Any:
-    """OpenAPI 3.0 as 3.1 says it: what may be null, and bounds that are excluded."""
-    if isinstance(value, list):
-        return [_modern(part) for part in value]
-    if not isinstance(value, dict):
-        return value
-    made = {name: _modern(part) for name, part in value.items()}
-    if made.pop("nullable", False) is True:
-        if isinstance(made.get("type"), str):
-            made["type"] = [made["type"], "null"]
-        if isinstance(made.get("enum"), list):
-            made["enum"] = [*made["enum"], None]
-    for bound, excluded in (("minimum", "exclusiveMinimum"), ("maximum", "exclusiveMaximum")):
-        if isinstance(made.get(excluded), bool) and made.pop(excluded) and bound in made:
-            made[excluded] = made.pop(bound)
+def _check_body(operation: Operation, content_type: str, body: Any) -> tuple[Finding, ...]:
+    expected = operation.body
+    if expected is None:
+        return (
+            ()
+            if body is None or body == b""
+            else (Finding("body", "is sent; the contract has none here", FindingKind.BODY),)
+        )
+    if body is None or body == b"":
+        return (Finding("body", "is missing", FindingKind.BODY),) if expected.required else ()
+    return _check_content(expected.media, _essence(content_type), content_type, body, "body", FindingKind.BODY)
+
+
+def _check_content(
+    media: Media, essence: str, content_type: str, body: Any, where: str, kind: FindingKind
+) -> tuple[Finding, ...]:
+    key = next((name for name in (essence, f"{essence.partition('/')[0]}/*", "*/*") if name in media), None)
+    if key is None:
+        shown = essence if re.fullmatch(r"[a-z0-9.+/*-]{1,80}", essence) else "another type"
+        return (Finding(where, f"is {shown}; the contract has {', '.join(media)}", kind),)
+    content = media[key]
+    if content is None:
+        return ()
+    try:
+        value = _value(body, essence, content_type, content.fields)
+    except (ValueError, msgspec.DecodeError, RecursionError):
+        return (Finding(where, f"cannot be read as {essence}", kind),)
+    return () if value is FILE else content.check(value)
+
+
+def _value(body: Any, essence: str, content_type: str, fields: Mapping[str, frozenset[str]]) -> Any:
+    """What a schema is about: the JSON, or the fields of a form. FILE: bytes of another type, about which a schema says nothing."""
+    if isinstance(body, Mapping) and essence.startswith("multipart/"):
+        return {name: "" if value is FILE else value for name, value in body.items()}
+    if not isinstance(body, bytes | bytearray | memoryview):
+        return body
+    if _JSON.fullmatch(essence):
+        return msgspec.json.decode(body)
+    if essence.startswith("multipart/"):
+        return _form(((part.name, _part_value(part, fields)) for part in parts_of(bytes(body), content_type)), fields)
+    if essence == _FORM:
+        pairs = parse_qsl(bytes(body).decode(), keep_blank_values=True, max_num_fields=1000)
+        return _form(((name, _scalar(text, fields.get(name, _ANY))) for name, text in pairs), fields)
+    return FILE
+
+
+def _form(pairs: Iterable[tuple[str, Any]], fields: Mapping[str, frozenset[str]]) -> dict[str, Any]:
+    """Fields by name; one that is a list in the contract gathers all that have its name."""
+    made: dict[str, Any] = {}
+    for name, value in pairs:
+        if "array" in fields.get(name, _ANY) and not isinstance(value, list):
+            made.setdefault(name, []).append(value)
+        else:
+            made[name] = value
     return made
+
+
+def _part_value(part: Part, fields: Mapping[str, frozenset[str]]) -> Any:
+    """A JSON part is read even where it is called a file, as some receivers want it; of other files nothing is looked at."""
+    types = fields.get(part.name, _ANY)
+    if _JSON.fullmatch(part.content_type) or (part.file_name is None and "object" in types):
+        return msgspec.json.decode(part.content)
+    return "" if part.file_name is not None else _scalar(part.content.decode(), types)
+
+
+def _scalar(text: str, types: frozenset[str]) -> Any:
+    if "integer" in types and _WHOLE.fullmatch(text):
+        return int(text)
+    if "number" in types and _NUMBER.fullmatch(text):
+        return float(text)
+    if "boolean" in types and text in ("true", "false"):
+        return text == "true"
+    return text
+
+
+def _text(given: Given) -> Any:
+    return given
+
+
+def _decode(given: Given) -> Any:
+    return msgspec.json.decode(given if isinstance(given, str) else given[0])

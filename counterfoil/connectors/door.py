@@ -16,7 +16,7 @@ from urllib.parse import parse_qsl
 
 import msgspec
 
-from counterfoil.connectors.contract import check_request, load_contract, told
+from counterfoil.connectors.contract import FindingKind, Operation, load_contract, told
 from counterfoil.connectors.line import Line, Opening
 from counterfoil.connectors.objects import Objects
 from counterfoil.connectors.redact import sentence
@@ -107,34 +107,27 @@ class HttpDoor:
                 413, "too_large", f"The body has {len(incoming.body):,} bytes; {self.limit:,} are taken."
             )
         kind = incoming.headers.get("content-type", "")
-        if operation.bodies and kind.partition(";")[0].strip().lower() not in operation.bodies:
+        if operation.body is not None and kind.partition(";")[0].strip().lower() not in operation.body.media:
             return self._gateway(415, "MEDIA", "The content type is not taken.")
         return self._held(incoming, operation, declared, path, who.caller)
 
     def _held(
-        self, incoming: Incoming, operation: Any, declared: _Operation, path: str, caller: str
+        self, incoming: Incoming, operation: Operation, declared: _Operation, path: str, caller: str
     ) -> Accepted | Reply:
         try:
             body = msgspec.json.decode(incoming.body) if incoming.body else None
         except (msgspec.DecodeError, RecursionError):
             return self._gateway(400, "INVALIDREQUEST", "The body is no JSON.", many=True)
         query = dict(parse_qsl(incoming.query, keep_blank_values=True))
-        findings = check_request(
-            operation,
-            path,
-            query=query,
-            headers=incoming.headers,
-            content_type=incoming.headers.get("content-type", JSON),
-            body=body,
-            has_body=bool(incoming.body),
-        )
+        values = operation.path_values(path)
+        findings = self._contract.check_request(operation, values, query, incoming.headers, incoming.body or None)
         if findings:
-            bad_path = all(one.kind == "parameter" for one in findings)
+            bad_path = all(one.kind is FindingKind.PARAMETER for one in findings)
             return self._gateway(
                 400, "BAD_REQUEST_PARAMETERS" if bad_path else "INVALIDREQUEST", told(findings), many=not bad_path
             )
         request = {
-            "path": operation.values(path),
+            "path": values,
             "query": query,
             "body": body,
             "caller": caller,
@@ -190,7 +183,7 @@ class HttpDoor:
         if not isinstance(key, str) or not key:
             return None
         try:
-            size = await self._objects.size(key)
+            size = (await self._objects.head(key)).size
         except Gone as error:
             raise Refused(
                 "The file is not in the object store.", "Put it there, then send it again.", fault="file_missing"

@@ -1,140 +1,317 @@
-"""What of a body and of an error may be kept: everything else is replaced before it is written, its size and kind told in its place.
+"""What is kept of the bodies, headers and error texts of others: without secrets and personal data, and never more than is needed.
 
-Never raises. What can't be read is kept as its size alone. Hashes of the real bodies stand in the proof beside it.
+Redaction happens when evidence is written, so that nothing has to be hidden when it is read. What cannot be read is kept as its size
+only. Nothing here raises: evidence must not stop a delivery.
 """
 
 from __future__ import annotations
 
 import base64
 import binascii
+import codecs
 import hashlib
+import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from itertools import islice
 from typing import Any
 from urllib.parse import parse_qsl
 
-import msgspec
-
+from counterfoil.connectors.multipart import Part, parts_of
 from counterfoil.flows.delivery import Evidence
+from counterfoil.flows.paths import PATH_REMEDY, parse_path
+from counterfoil.model.errors import Misconfigured
 
-Redactor = Callable[[bytes, str], str]
+__all__ = ["Redactor", "file_note", "headers", "redactor", "sentence"]
 
-# Names whose values are never kept, whatever the flow declares: secrets, and what names a person.
-PRIVATE = re.compile(
-    r"(pass(word|wd|phrase)?|secret|token|assertion|authori[sz]ation|cookie|credential|signature|private|api[_-]?key|ssn|social|"
-    r"file_?number|participant_?id|birth|dob|e?_?mail|phone|mobile|address|street|iban|card|account_?number|"
-    r"(first|last|full|given|family|sur|maiden|middle)_?name)",
-    re.IGNORECASE,
+LONGEST_SENTENCE = 300
+_LOOKED_AT = 5000  # characters of an error text
+_LONGEST_NAME = 200
+_DEEPEST = 50
+_BEYOND = (
+    500  # characters that are looked at beyond what is kept, so that no half of an address or token is left at the cut
 )
-KEPT_HEADERS = frozenset(
-    {"content-type", "content-length", "date", "retry-after", "x-request-id", "x-correlation-id", "x-amzn-requestid", "x-amzn-trace-id",
-     "ratelimit-limit", "ratelimit-remaining", "ratelimit-reset", "idempotency-key", "location"}
-)  # fmt: skip
-LONG_BASE64 = 200  # characters: a shorter one may be an id
-MOST_SENTENCE = 300
-DEEPEST = 40
-_BASE64 = re.compile(r"[A-Za-z0-9+/]+={0,2}")
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2066-\u2069\ufeff]+")
-_MASKS = (
-    (re.compile(r"[\w.+-]+@[\w-]+(\.[\w-]+)+"), "…@…"),
-    (re.compile(r"(?<![\w'])(['\"`])(?:(?!\1).){1,200}\1(?!\w)"), r"\1…\1"),
-    (re.compile(r"\d{5,}"), "…"),
+_FILE_LENGTH = 200  # characters from which a text of base64 is a file
+_GONE = "…"
+
+# Parts of a name, in small letters without signs, whose value is never kept; and whole names.
+_SENSITIVE = re.compile(
+    r"password|passwd|passphrase|secret|token|authorization|assertion|cookie|apikey|accesskey|privatekey|credential|signature"
+    r"|sessionid|sessiondata|jwt|ssn|socialsecurity|nationalinsurance|filenumber|participantid|icn|edipi|birth|email|phone|iban"
+    r"|accountnumber|cardnumber"
 )
+_SENSITIVE_WHOLE = frozenset({"auth", "pwd", "pin", "otp", "dob", "nino", "cvv", "mail", "sig"})
+_SIGNS = re.compile(r"[^a-z0-9]")
+
+_JSON = re.compile(r"(application|text)/([a-z0-9.+-]+\+)?json")
+_TEXT = re.compile(r"text/.*|application/([a-z0-9.-]+\+)?(xml|problem)|application/xhtml\+xml|")
+_DATA_URL = re.compile(r"data:[a-z0-9.+/;=-]{0,100}base64,", re.IGNORECASE)
+_BASE64 = re.compile(r"[A-Za-z0-9+/_-]+={0,2}")
+
+_BEARER = re.compile(r"\b(bearer|basic)\s+[\w.+/=~-]{6,}", re.IGNORECASE)
+_JWT = re.compile(r"\beyJ[\w-]{5,}(\.[\w-]*){0,4}")
+_EMAIL = re.compile(r"[^\s@<>\"'`(),;:=\[\]{}]{1,64}@[^\s@<>\"'`(),;:=\[\]{}]{1,255}")
+_IN_QUERY = re.compile(r"([?&;][^=&;\s\"'<>]{1,60}=)([^&;\s\"'<>]+)")
+_SAID = re.compile(r"([A-Za-z][\w.-]{1,60})[\\\"']{0,8}\s{0,3}[=:]\s{0,3}[\\\"'\[{]{0,8}")
+_WORD = re.compile(r"[^\s\\\"'<>&,;]+")
+_TAGGED = re.compile(r"(<(?:[\w.-]{1,40}:)?([\w.-]{1,60})[^<>]{0,500}>)([^<>]+)(?=<)")
+
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+_TAGS = re.compile(r"<(script|style)\b.*?(</\1>|\Z)|<[^<>]*>", re.IGNORECASE | re.DOTALL)
+_QUOTED = re.compile(
+    r"\"[^\"]*(\"|\Z)|“[^”]*(”|\Z)|«[^»]*(»|\Z)|`[^`]*(`|\Z)|(?<!\w)'[^']*'(?!\w)|(?<!\w)‘[^’]*’(?!\w)"
+)
+_DIGITS = re.compile(r"\d(?:[-/. ]?\d){4,}")
+_OPAQUE = re.compile(r"[A-Za-z0-9+/=_-]{40,}")
+_PACKED = re.compile(rf"[A-Za-z0-9+/=_-]{{{_FILE_LENGTH},}}")
+
+_HEADERS = re.compile(
+    r"accept|allow|content-(type|length|encoding|language)|date|etag|expires|last-modified|retry-after|server|traceparent|via"
+    r"|x-amzn?-(requestid|request-id|errortype|trace-id|id-2)|(x-)?(request|correlation)-id|(x-)?ratelimit(-[a-z]+){0,3}"
+)
+
+Trie = dict[str, Any]
+_END = ""  # in a trie: a declared path ends here
 
 
 def redactor(evidence: Evidence) -> Redactor:
-    """A function of (body, content type) that gives what may be kept of it."""
-    paths = tuple(tuple(path.split(".")) for path in evidence.redact)
+    """What makes a body fit to be kept. Raises Misconfigured for a path in `evidence.redact` that is none."""
+    return Redactor(evidence)
 
-    def redact(body: bytes, content_type: str) -> str:
+
+class Redactor:
+    """Called with a body and its Content-Type; gives the text to keep, of at most `most` characters and a note of what was cut."""
+
+    def __init__(self, evidence: Evidence) -> None:
+        self._most = evidence.most
+        self._paths = _trie(evidence.redact)
+
+    def __call__(self, body: bytes, content_type: str = "") -> str:
         try:
-            return _cut(_redact(body, content_type.lower(), paths), evidence.most)
-        except Exception:  # whatever it is, it is not worth a delivery, and what can't be read can't be kept
-            return f"[{len(body):,} bytes that can't be read]"
+            return self._redacted(body, content_type)
+        except Exception:  # evidence must not stop a delivery, whatever hostile bytes do to a parser
+            return _size_only(len(body), content_type)
 
-    return redact
-
-
-def _redact(body: bytes, content_type: str, paths: Sequence[tuple[str, ...]]) -> str:
-    if not body:
-        return ""
-    if "json" in content_type or body.lstrip()[:1] in (b"{", b"["):
+    def value(self, value: Any) -> str:
+        """The same for a body that is a JSON value still, such as the parts of a form by their names."""
         try:
-            return msgspec.json.encode(_clean(msgspec.json.decode(body), paths, 0)).decode()
-        except (msgspec.DecodeError, RecursionError):
-            return f"[{len(body):,} bytes that are no JSON]"
-    if "form-urlencoded" in content_type:
-        pairs = parse_qsl(body.decode("utf-8", "replace"), keep_blank_values=True)
-        return "&".join(f"{name}={_hidden(value) if _private(name, paths) else value}" for name, value in pairs)
-    if content_type.startswith("text/"):
-        return sentence(body.decode("utf-8", "replace"), most=2000)
-    return f"[{len(body):,} bytes of {content_type.partition(';')[0] or 'no declared type'}]"
+            return self._shown(value)
+        except Exception:
+            return "[a body that cannot be shown]"
+
+    def _redacted(self, body: bytes, content_type: str) -> str:
+        if not body:
+            return ""
+        kind = content_type.partition(";")[0].strip().lower()
+        if kind.startswith("multipart/"):
+            return self._shown(_form((part.name, _part(part)) for part in parts_of(body, content_type)), len(body))
+        if kind == "application/x-www-form-urlencoded":
+            return self._shown(_form(parse_qsl(body.decode(), keep_blank_values=True, max_num_fields=1000)), len(body))
+        if _JSON.fullmatch(kind) or body.lstrip()[:1] in (b"{", b"["):
+            return self._shown(json.loads(body.decode("utf-8-sig")), len(body))
+        if _TEXT.fullmatch(kind):
+            words = body.decode(_charset(content_type), "replace")
+            limit = self._most + _BEYOND
+            return self._kept(_plain(words[:limit]), len(words) if len(words) > limit else None)
+        return _size_only(len(body), content_type)
+
+    def _shown(self, value: Any, size: int | None = None) -> str:
+        walk = _Walk(self._most)
+        text = json.dumps(walk(value, (self._paths,)), ensure_ascii=False)
+        return self._kept(text, size if walk.left < 0 else None)
+
+    def _kept(self, text: str, whole: int | None = None) -> str:
+        """Within the limit, and in characters that a database takes. `whole`: how many there were before `text` was cut."""
+        sound = _CONTROL.sub("", text)
+        if whole is None and len(sound) <= self._most:
+            return sound
+        kept = sound[: self._most]
+        return f"{kept}{_GONE} [cut: {len(kept):,} of {whole or len(sound):,} characters are kept]"
 
 
-def _clean(value: Any, paths: Sequence[tuple[str, ...]], depth: int) -> Any:
-    """`paths`: those that may still apply from here on."""
-    if depth > DEEPEST:
-        return "[nested too deeply]"
-    if isinstance(value, dict):
-        return {name: _entry(name, part, paths, depth) for name, part in value.items()}
-    if isinstance(value, list):
-        inner = [path[1:] for path in paths if path[0] == "*"] + list(paths)
-        return [_hidden(part) if () in inner else _clean(part, inner, depth + 1) for part in value]
-    if isinstance(value, str) and len(value) > LONG_BASE64 and _BASE64.fullmatch(value):
-        return _file(value)
-    return value
+class _Walk:
+    """One document, value by value: no more of them than could be kept, so that a huge one costs no time."""
+
+    def __init__(self, most: int) -> None:
+        self._limit = most + _BEYOND
+        self.left = self._limit
+
+    def __call__(self, value: Any, active: tuple[Trie, ...], depth: int = 0) -> Any:
+        """`active`: what is still to come of the declared paths, from here."""
+        self.left -= 1
+        if self.left < 0 or depth > _DEEPEST:
+            return _GONE
+        if isinstance(value, str):
+            return self._string(value, active, depth)
+        if isinstance(value, Mapping):
+            return {_name(name): self._entry(name, inner, active, depth) for name, inner in self._some(value.items())}
+        if isinstance(value, list | tuple):
+            within = tuple(inner for trie in active for name, inner in trie.items() if name == "*" or name.isdecimal())
+            if any(_END in trie for trie in within):
+                return [_redacted(inner) for inner in self._some(value)]
+            return [self(inner, (*active, *within), depth + 1) for inner in self._some(value)]
+        if isinstance(value, bytes | bytearray | memoryview):
+            return file_note(None, len(value), hashlib.sha256(value).hexdigest())
+        return value if value is None or isinstance(value, bool | int | float) else f"[{type(value).__name__}]"
+
+    def _some(self, values: Iterable[Any]) -> Iterable[Any]:
+        return islice(values, max(1, self.left + 1))
+
+    def _entry(self, name: Any, value: Any, active: tuple[Trie, ...], depth: int) -> Any:
+        key = str(name).lower()
+        within = tuple(trie[step] for trie in active for step in {key, "*"} if step and step in trie)
+        if _is_sensitive(key) or any(_END in trie for trie in within):
+            return _redacted(value)
+        return self(value, within, depth + 1)
+
+    def _string(self, text: str, active: tuple[Trie, ...], depth: int) -> str:
+        """A file, a document inside a text, or words."""
+        if len(text) > _FILE_LENGTH and (note := _file_in(text)):
+            return note
+        if text.lstrip()[:1] in ("{", "[", '"'):
+            with suppress(ValueError, RecursionError):
+                return json.dumps(self(json.loads(text), active, depth + 1), ensure_ascii=False)
+        words = _masked(text[: self._limit])
+        return words if len(text) <= self._limit else f"{words.rstrip(_GONE)}{_GONE}"
 
 
-def _entry(name: str, part: Any, paths: Sequence[tuple[str, ...]], depth: int) -> Any:
-    inner = [path[1:] for path in paths if path and path[0] in (name, "*")]
-    if () in inner or (PRIVATE.search(name) and not isinstance(part, dict | list)):
-        return _hidden(part)
-    if isinstance(part, dict | list) and PRIVATE.search(name):
-        return _all_hidden(part, depth)
-    return _clean(part, [path for path in inner if path], depth + 1)
+def headers(given: Mapping[str, str]) -> dict[str, str]:
+    """The headers that may be kept: those of a list, with nothing in them that looks like a secret."""
+    return {
+        name: " ".join(_CONTROL.sub("", _masked(value[:_LONGEST_NAME])).split())
+        for name, value in given.items()
+        if _HEADERS.fullmatch(name.lower())
+    }
 
 
-def _all_hidden(value: Any, depth: int) -> Any:
-    if depth > DEEPEST:
-        return "[nested too deeply]"
-    if isinstance(value, dict):
-        return {name: _all_hidden(part, depth + 1) for name, part in value.items()}
-    return [_all_hidden(part, depth + 1) for part in value] if isinstance(value, list) else _hidden(value)
+def sentence(text: str) -> str:
+    """Another system's error text, fit to be kept on an item: quoted values, addresses and numbers masked, one line, not long."""
+    words = _TAGS.sub(" ", _CONTROL.sub(" ", text[:_LOOKED_AT]))
+    for pattern in (_BEARER, _JWT):
+        words = pattern.sub(_GONE, words)
+    words = _QUOTED.sub(_unquoted, words)
+    for pattern in (_EMAIL, _OPAQUE, _DIGITS):
+        words = pattern.sub(_GONE, words)
+    line = " ".join(words.split())
+    return line if len(line) <= LONGEST_SENTENCE else f"{line[: LONGEST_SENTENCE - 1].rstrip()}{_GONE}"
 
 
-def _private(name: str, paths: Sequence[tuple[str, ...]]) -> bool:
-    return PRIVATE.search(name) is not None or (name,) in paths
+def file_note(name: str | None, size: int, sha256: str) -> str:
+    """What stands for a file."""
+    called = f" {_CONTROL.sub('', _masked(name[:_LONGEST_NAME]))}" if name else ""
+    return f"[file{called}, {size:,} bytes, sha256 {sha256}]"
 
 
-def _hidden(value: Any) -> str:
-    if isinstance(value, str):
-        return f"[redacted, {len(value):,} characters]"
-    return (
-        f"[redacted, {'an object' if isinstance(value, dict) else 'a list' if isinstance(value, list) else 'a value'}]"
-    )
+# --- parts of it --------------------------------------------------------------------------------------------------
 
 
-def _file(text: str) -> str:
-    """The content of a file, inline: its size and hash stand for it."""
+def _trie(paths: Iterable[str]) -> Trie:
+    root: Trie = {}
+    for path in paths:
+        try:
+            names = parse_path(path)
+        except ValueError as error:
+            raise Misconfigured(f"`evidence.redact`: {error}", PATH_REMEDY) from None
+        inner = root
+        for name in names:
+            inner = inner.setdefault(name.lower(), {})
+        inner[_END] = True
+    return root
+
+
+def _is_sensitive(key: str) -> bool:
+    plain = _SIGNS.sub("", key)
+    return plain in _SENSITIVE_WHOLE or _SENSITIVE.search(plain) is not None
+
+
+def _redacted(value: Any) -> Any:
+    """That there was something, and how much; nothing stays nothing."""
+    if value is None:
+        return None
+    length = len(value) if isinstance(value, str) else len(json.dumps(value, ensure_ascii=False, default=str))
+    return f"[redacted, {length} character{'s' * (length != 1)}]"
+
+
+def _name(name: Any) -> str:
+    return _masked(str(name)[:_LONGEST_NAME])
+
+
+def _file_in(text: str) -> str | None:
+    """The note for a text that is a file in base64; None: it is none."""
+    start = found.end() if (found := _DATA_URL.match(text)) else 0
+    packed = text[start:].replace("\r", "").replace("\n", "")
+    if not _BASE64.fullmatch(packed):
+        return None
     try:
-        raw = base64.b64decode(text, validate=True)
-    except (binascii.Error, ValueError):
-        return f"[redacted, {len(text):,} characters]"
-    return f"[file of {len(raw):,} bytes, sha256 {hashlib.sha256(raw).hexdigest()}]"
+        padded = packed.rstrip("=") + "=" * (-len(packed.rstrip("=")) % 4)
+        content = base64.b64decode(padded, altchars=b"-_" if "-" in packed or "_" in packed else None)
+    except binascii.Error:
+        return f"[{len(packed):,} characters of no known form]"
+    return file_note(None, len(content), hashlib.sha256(content).hexdigest())
 
 
-def _cut(text: str, most: int) -> str:
-    return text if len(text) <= most else f"{text[:most]}… [{len(text) - most:,} characters more]"
+def _form(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
+    made: dict[str, Any] = {}
+    for name, value in pairs:
+        made[name] = (
+            [*made[name], value] if isinstance(made.get(name), list) else [made[name], value] if name in made else value
+        )
+    return made
 
 
-def sentence(text: str, *, most: int = MOST_SENTENCE) -> str:
-    """Another system's words, fit to stand on an item: what is quoted, numbered or an address is masked."""
-    clean = " ".join(_CONTROL.sub(" ", text[: most * 4]).split())
-    for pattern, mask in _MASKS:
-        clean = pattern.sub(mask, clean)
-    return _cut(clean, most)
+def _part(part: Part) -> Any:
+    """A part of JSON as its value, also where it is called a file; a file as its note."""
+    if _JSON.fullmatch(part.content_type):
+        try:
+            return json.loads(part.content)
+        except (ValueError, RecursionError):
+            pass
+    elif part.file_name is None and _TEXT.fullmatch(part.content_type):
+        return part.content.decode("utf-8", "replace")
+    return file_note(part.file_name, len(part.content), hashlib.sha256(part.content).hexdigest())
 
 
-def headers_kept(headers: Mapping[str, str]) -> dict[str, str]:
-    """Only headers that are known to say nothing private."""
-    return {name: value[:200] for name, value in headers.items() if name.lower() in KEPT_HEADERS}
+def _plain(text: str) -> str:
+    """Words of no known form: what stands behind a sensitive name is masked too, and numbers."""
+    tagged = _TAGGED.sub(lambda m: f"{m[1]}{_GONE}" if _is_sensitive(m[2].lower()) else m[0], text)
+    return _DIGITS.sub(_GONE, _masked(tagged))
+
+
+def _unsaid(text: str) -> str:
+    """Without the word behind `name=` or `name:` where the name is a sensitive one."""
+    kept, end = [], 0
+    for match in _SAID.finditer(text):
+        word = _WORD.match(text, match.end()) if _is_sensitive(match[1].lower()) and match.start() >= end else None
+        if word:
+            kept += [text[end : match.end()], _GONE]
+            end = word.end()
+    return "".join([*kept, text[end:]])
+
+
+def _masked(text: str) -> str:
+    """Without addresses, tokens, signed links, and the words behind sensitive names, wherever they stand."""
+    without = _IN_QUERY.sub(lambda m: f"{m[1]}{_GONE}" if _is_sensitive(m[1][1:-1].lower()) else m[0], text)
+    for pattern in (_BEARER, _JWT, _EMAIL, _PACKED):
+        without = pattern.sub(_GONE, without)
+    return _unsaid(without)
+
+
+def _unquoted(match: re.Match[str]) -> str:
+    said = match[0]
+    closed = len(said) > 1 and said[-1] in "\"”»`'’"
+    return f"{said[0]}{_GONE}{said[-1] if closed else ''}"
+
+
+def _charset(content_type: str) -> str:
+    found = re.search(r"charset=\"?([\w.-]{1,40})", content_type, re.IGNORECASE)
+    try:
+        return codecs.lookup(found[1]).name if found else "utf-8"
+    except LookupError:
+        return "utf-8"
+
+
+def _size_only(size: int, content_type: str) -> str:
+    kind = content_type.partition(";")[0].strip().lower()
+    shown = f" of {kind}" if re.fullmatch(r"[a-z0-9.+-]{1,60}/[a-z0-9.+-]{1,60}", kind) else ""
+    return f"[{size:,} bytes{shown}, not kept]"

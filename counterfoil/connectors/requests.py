@@ -18,7 +18,9 @@ import msgspec
 from yarl import URL
 
 from counterfoil.connectors import auth
+from counterfoil.connectors.contract import FILE
 from counterfoil.connectors.objects import Objects
+from counterfoil.connectors.redact import file_note
 from counterfoil.connectors.templates import with_query
 from counterfoil.flows.delivery import Call, Part, PartType
 from counterfoil.flows.functions import Functions
@@ -47,7 +49,7 @@ class FileSegment:
 
     async def chunks(self, objects: Objects) -> AsyncIterator[bytes]:
         assert self.file.object is not None
-        content = objects.stream(self.file.object, sha256=self.file.sha256, size=self.file.size)
+        content = await objects.get(self.file.object, size=self.file.size, sha256=self.file.sha256)
         if not self.base64:
             async for chunk in content:
                 yield chunk
@@ -210,6 +212,7 @@ def _multipart(parts: Sequence[tuple[Part, Template]], scope: Mapping[str, Any])
     boundary = "counterfoil-" + hashlib.sha256(str(scope.get("idempotency_key", "")).encode()).hexdigest()[:32]
     segments: list[Segment] = []
     document: dict[str, Any] = {}
+    shown: dict[str, Any] = {}
     for part, template in parts:
         name = f'Content-Disposition: form-data; name="{_quoted(part.name)}"'
         if part.type is PartType.FILE:
@@ -217,12 +220,14 @@ def _multipart(parts: Sequence[tuple[Part, Template]], scope: Mapping[str, Any])
             called = str(template.fill(scope)) if part.content is not None else file.name
             head = f'--{boundary}\r\n{name}; filename="{_quoted(called)}"\r\nContent-Type: {file.type}\r\n\r\n'
             segments += [head.encode(), FileSegment(file), b"\r\n"]
+            document[part.name] = FILE
+            shown[part.name] = file_note(None, file.size or 0, file.sha256 or "unknown")
             continue
         value = template.fill(scope)
         content, kind = (
             (_encode(value), JSON) if part.type is PartType.JSON else (str(value).encode(), "text/plain; charset=utf-8")
         )
-        document[part.name] = value
+        document[part.name] = shown[part.name] = value
         filename = f'; filename="{_quoted(part.name)}.json"' if part.type is PartType.JSON else ""
         segments.append(
             f"--{boundary}\r\n{name}{filename}\r\nContent-Type: {kind}\r\n\r\n".encode() + content + b"\r\n"
@@ -230,8 +235,8 @@ def _multipart(parts: Sequence[tuple[Part, Template]], scope: Mapping[str, Any])
     segments.append(f"--{boundary}--\r\n".encode())
     kind = f"multipart/form-data; boundary={boundary}"
     if all(isinstance(segment, bytes) for segment in segments):
-        return _Body(b"".join(part for part in segments if isinstance(part, bytes)), kind, document, _encode(document))
-    return _Body(None, kind, document, _encode(document), _joined(segments))
+        return _Body(b"".join(part for part in segments if isinstance(part, bytes)), kind, document, _encode(shown))
+    return _Body(None, kind, document, _encode(shown), _joined(segments))
 
 
 def _joined(segments: Sequence[Segment]) -> tuple[Segment, ...]:

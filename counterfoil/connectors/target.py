@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from counterfoil.connectors.confirmations import ConfirmationReader
-from counterfoil.connectors.contract import Contract, check_request, told
+from counterfoil.connectors.contract import Contract, told
 from counterfoil.connectors.line import Line, Opening
 from counterfoil.connectors.objects import Objects
 from counterfoil.connectors.requests import Built, CallBuilder, CompiledCall, scope_of
@@ -153,21 +153,20 @@ class _KindCalls:
 
 def _hold(contract: Contract, built: Built, place: str) -> None:
     """The request is held to the contract before it leaves. Refused says what does not keep it."""
-    operation = contract.operation(built.method, built.url.raw_path)
+    path = built.url.raw_path
+    operation = contract.operation(built.method, path)
     if operation is None:
-        raise Misconfigured(f"{place} is not in the contract {contract.name}.", "Correct the path, or the contract.")
-    findings = check_request(
+        raise Misconfigured(f"{place} is not in the contract {contract.title}.", "Correct the path, or the contract.")
+    findings = contract.check_request(
         operation,
-        built.url.raw_path.removeprefix(contract.base),
-        query=built.url.query,
-        headers=built.headers,
-        content_type=built.content_type,
-        body=built.document,
-        has_body=built.length > 0,
+        operation.path_values(path),
+        {name: built.url.query.getall(name) for name in built.url.query},
+        {**built.headers, "Content-Type": built.content_type},
+        built.document if built.length > 0 else None,
     )
     if findings:
         raise Refused(
-            f"The request does not keep the contract {contract.name}: {told(findings)}",
+            f"The request does not keep the contract {contract.title}: {told(findings)}",
             "Correct the payload and hand the item in anew, or mend the flow file.",
             fault="contract",
         )

@@ -1,1 +1,1 @@
-"""FLOOR 4: documents: what a file is, whether it may be sent, and getting it ready. Knows no ledger and no network."""
+"""FLOOR 4: files before they are sent: their names, what they really are, whether the other side takes them. Sends and stores nothing."""

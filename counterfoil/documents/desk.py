@@ -14,7 +14,7 @@ import hashlib
 import inspect as introspection
 import os
 import tempfile
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -34,7 +34,7 @@ class Store(Protocol):
     """What is needed of the object store."""
 
     async def put(self, key: str, content: bytes | AsyncIterator[bytes], *, size: int | None = None) -> Any: ...
-    async def to_file(self, key: str, path: Path, *, sha256: str | None = None) -> int: ...
+    async def get(self, key: str, *, sha256: str | None = None) -> AsyncIterable[bytes]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,13 +133,16 @@ _SOURCES = {
 
 async def _fetch(desk: Desk, key: str, path: Path, sha256: str | None) -> None:
     try:
-        await desk.objects.to_file(key, path, sha256=sha256)
+        reading = await desk.objects.get(key, sha256=sha256)
     except Gone as error:
         raise Refused(
             "The file is not in the object store any more, or never was.",
             "Put it there again under the same key and retry, or hand the item in anew.",
             fault="file_missing",
         ) from error
+    with path.open("wb") as file:
+        async for chunk in reading:
+            await asyncio.to_thread(file.write, chunk)
 
 
 async def _rendered(function: Callable[..., Any], name: str, parcel: Parcel) -> tuple[bytes, str | None]:

@@ -1,224 +1,224 @@
-"""Whether a file is what the other side takes: type, size, content, encryption, name. Checked before anything is sent.
+"""A file against what the other side takes of its kind, before anything is sent. Big files are read in pieces, and only as far as needed.
 
-A refusal is a sentence for an operator who is no programmer. Names may be shown, contents never. Only what is needed of a file is read.
+Every refusal is a sentence for somebody who is no programmer. It may hold the name of the file, and never what is in it.
 """
 
 from __future__ import annotations
 
-import logging
-import mimetypes
-import re
-import unicodedata
-from collections.abc import Callable, Mapping
+import os
+import shutil
+import stat
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
+from typing import BinaryIO
 
-from counterfoil.flows.delivery import FileSpec, NameRule
-from counterfoil.model.errors import Refused
+from counterfoil.documents import pdf
+from counterfoil.documents.content import HEAD, KINDS, content_type, contradiction
+from counterfoil.documents.names import clean_name, extension
+from counterfoil.flows.delivery import FileSpec
+from counterfoil.model.errors import Refused, Transient
 
-logging.getLogger("pikepdf").setLevel(logging.CRITICAL)  # qpdf's warnings may quote the file
+__all__ = ["Inspected", "check_name", "clean_name", "inspect"]
 
-HEAD = 4096  # bytes looked at to see what a file is
-MOST_TEXT = 50 * 1024 * 1024
-TYPES: Mapping[str, str] = {
-    "pdf": "application/pdf",
-    "png": "image/png",
-    "jpg": "image/jpeg",
-    "jpeg": "image/jpeg",
-    "gif": "image/gif",
-    "bmp": "image/bmp",
-    "tif": "image/tiff",
-    "tiff": "image/tiff",
-    "heic": "image/heic",
-    "heif": "image/heif",
-    "txt": "text/plain",
-    "zip": "application/zip",
-    "json": "application/json",
-    "xml": "application/xml",
-    "csv": "text/csv",
-}
-# What the first bytes of a type can be. A type that is not here is taken by its extension.
-_IMAGES = {"jpg": ("jpg", "jpeg"), "jpeg": ("jpg", "jpeg"), "tif": ("tif", "tiff"), "tiff": ("tif", "tiff")}
-_LOOKED_AT = frozenset({"pdf", "png", "jpg", "jpeg", "gif", "bmp", "tif", "tiff", "zip"})
-_HEIF = (b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1", b"heif")
+_PIECE = 1024 * 1024
+_SHOWN = 100  # characters of a name in a sentence
+_UNITS = ((1024**3, "GB"), (1024**2, "MB"), (1024, "KB"))
+_AGAIN = "then hand it in again"
 
 
 @dataclass(frozen=True, slots=True)
 class Inspected:
-    """A file that may be sent, under the name it is sent by."""
+    """A file that may be sent. `name` as the other side takes it, `type` its extension in small letters, `size` in bytes."""
 
     name: str
+    type: str
     content_type: str
     size: int
 
 
-def inspect(path: Path, name: str, spec: FileSpec) -> Inspected:
-    """Raises Refused with the first thing that is wrong with the file."""
+def inspect(file: bytes | Path | BinaryIO, name: str, spec: FileSpec) -> Inspected:
+    """What the file is, where `spec` takes it. A stream must be able to seek, and stands at its beginning afterwards.
+
+    Raises Refused with a fault that begins with `file_`, and Transient (`file_unchecked`) where this host could not look at a PDF.
+    """
+    cleaned = check_name(name, spec)
+    ending = extension(cleaned)
+    with _opened(file, cleaned) as stream:
+        size = _size(stream)
+        _check_size(cleaned, ending, size, spec)
+        _check_content(cleaned, ending, stream)
+        if ending == "pdf":
+            _check_pdf(cleaned, file, stream, spec)
+        if ending == "txt" and spec.ascii_text:
+            _check_ascii(cleaned, stream)
+    return Inspected(cleaned, ending, spec.content_type or content_type(ending), size)
+
+
+def check_name(name: str, spec: FileSpec) -> str:
+    """The cleaned name. Raises Refused (`file_extension_missing`, `file_type_not_taken`, `file_name_too_long`)."""
     cleaned = clean_name(name, spec.names)
-    ending = _ending(cleaned)
-    size = path.stat().st_size
-    _check_name(name, cleaned, ending, spec)
-    _check_size(name, size, ending, spec)
-    _check_content(name, path, ending, spec)
-    return Inspected(cleaned, spec.content_type or content_type_of(cleaned), size)
-
-
-def content_type_of(name: str) -> str:
-    return TYPES.get(_ending(name)) or mimetypes.guess_type(name)[0] or "application/octet-stream"
-
-
-# --- names ----------------------------------------------------------------------------------------------------
-
-
-def clean_name(name: str, rule: NameRule) -> str:
-    """The name as the other side wants it; never empty, never a path."""
-    plain = unicodedata.normalize("NFC", name.replace("\\", "/").rpartition("/")[2]).strip()
-    plain = "".join(char for char in plain if char.isprintable()).strip(".") if plain.strip(". ") else ""
-    return _CLEAN[rule](plain or "file")
-
-
-def _underscore(name: str) -> str:
-    """Spaces become `_`, other signs go, dots and dashes of the stem become `_`, one extension is kept."""
-    stem, ending = _split(name)
-    stem = re.sub(r"[.\-\s]", "_", stem)
-    stem = re.sub(r"[^A-Za-z0-9_]", "", stem) or "file"
-    return f"{stem}.{ending}" if ending else stem
-
-
-def _last_dot(name: str) -> str:
-    stem, ending = _split(name)
-    stem = stem.replace(".", "").strip() or "file"
-    return f"{stem}.{ending}" if ending else stem
-
-
-def _split(name: str) -> tuple[str, str]:
-    """Stem and extension; an extension is letters and digits after the last dot, also where a space stands before it."""
-    stem, dot, ending = name.rpartition(".")
-    ending = re.sub(r"[^A-Za-z0-9]", "", ending)
-    return (stem.rstrip(), ending) if dot and stem.strip(". ") and ending else (name, "")
-
-
-_CLEAN: Mapping[NameRule, Callable[[str], str]] = {
-    NameRule.AS_IT_IS: lambda name: name,
-    NameRule.UNDERSCORE: _underscore,
-    NameRule.LAST_DOT: _last_dot,
-}
-
-
-def _ending(name: str) -> str:
-    return _split(name)[1].lower()
-
-
-def _check_name(name: str, cleaned: str, ending: str, spec: FileSpec) -> None:
-    if len(cleaned) > spec.name_length:
+    ending = extension(cleaned)
+    taken = [kind.lower().lstrip(".") for kind in spec.types]
+    if taken and not ending:
         raise Refused(
-            f"The name of the file has {len(cleaned)} characters; the other side takes {spec.name_length}.",
-            "Give it a shorter name and hand it in again.",
-            fault="file_name_too_long",
-        )
-    if spec.types and not ending:
-        raise Refused(
-            f"The file `{name}` has no extension, so nobody can tell what it is.",
-            f"Name it like name.{spec.types[0]} and hand it in again.",
+            f"The name of the file {_shown(cleaned)} has no ending that says what it is.",
+            f"Give it one of {_list(taken)}, {_AGAIN}.",
             fault="file_extension_missing",
         )
-    if spec.types and ending not in spec.types:
+    if taken and ending not in taken:
         raise Refused(
-            f"The file `{name}` is of a type the other side does not take.",
-            f"It takes {', '.join(spec.types)}. Convert it and hand it in again.",
+            f"The file {_shown(cleaned)} is of a type that is not taken.",
+            f"Save it as one of {_list(taken)}, {_AGAIN}.",
             fault="file_type_not_taken",
         )
-
-
-def _check_size(name: str, size: int, ending: str, spec: FileSpec) -> None:
-    if size < spec.least:
+    if len(cleaned) > spec.name_length:
         raise Refused(
-            f"The file `{name}` is empty." if size == 0 else f"The file `{name}` has only {size:,} bytes.",
-            "Ask for it anew, and hand it in again.",
+            f"The name of the file {_shown(cleaned)} has {len(cleaned)} characters; {spec.name_length} are taken.",
+            f"Give it a shorter name, {_AGAIN}.",
+            fault="file_name_too_long",
+        )
+    return cleaned
+
+
+# --- the checks ---------------------------------------------------------------------------------------------------
+
+
+def _check_size(name: str, ending: str, size: int, spec: FileSpec) -> None:
+    if size == 0 or size < spec.least:
+        few = "is empty" if size == 0 else f"has only {_bytes(size)}; at least {_bytes(spec.least)} are needed"
+        raise Refused(
+            f"The file {_shown(name)} {few}.",
+            "Look at the original: the copy or the upload went wrong. Hand the whole file in.",
             fault="file_empty",
         )
     most = spec.most_by_type.get(ending, spec.most)
     if most is not None and size > most:
+        kind = f" of type {ending}" if ending in spec.most_by_type else ""
         raise Refused(
-            f"The file `{name}` has {_megabytes(size)}; the other side takes at most {_megabytes(most)}.",
-            "Make it smaller or split it, and hand it in again.",
+            f"The file {_shown(name)} has {_bytes(size)}; a file{kind} may have {_bytes(most)}.",
+            f"Make it smaller, or split it, {_AGAIN}.",
             fault="file_too_large",
         )
 
 
-def _megabytes(size: int) -> str:
-    return f"{size / 1024**2:,.1f} MB" if size >= 1024**2 else f"{size / 1024:,.1f} KB"
-
-
-# --- content --------------------------------------------------------------------------------------------------
-
-
-def _check_content(name: str, path: Path, ending: str, spec: FileSpec) -> None:
-    with path.open("rb") as file:
-        head = file.read(HEAD)
-    if ending == "pdf":
-        _check_pdf(name, path, head, spec)
-    elif ending in ("heic", "heif"):
-        if not (head[4:8] == b"ftyp" and head[8:12] in _HEIF):
-            raise _not_what_it_says(name, ending)
-    elif ending in _LOOKED_AT:
-        _check_signature(name, head, ending)
-    elif ending == "txt" and spec.ascii_text:
-        _check_ascii(name, path)
-
-
-def _check_signature(name: str, head: bytes, ending: str) -> None:
-    import puremagic  # reads its tables when it is imported
-
-    wanted = _IMAGES.get(ending, (ending,))
-    try:
-        found = {match.extension.lstrip(".").lower() for match in puremagic.magic_string(head)}
-    except (puremagic.PureError, ValueError):
-        found = set()
-    if not found.intersection(wanted):
-        raise _not_what_it_says(name, ending)
-
-
-def _check_pdf(name: str, path: Path, head: bytes, spec: FileSpec) -> None:
-    if b"%PDF-" not in head[:1024]:
-        raise _not_what_it_says(name, "pdf")
-    import pikepdf  # a library of its own size: only for a PDF
-
-    try:
-        with pikepdf.open(path, access_mode=pikepdf.AccessMode.stream, attempt_recovery=True) as pdf:
-            encrypted, pages = pdf.is_encrypted, len(pdf.pages)
-    except pikepdf.PasswordError:
-        encrypted, pages = True, 1
-    except Exception as error:  # qpdf raises many kinds for what is no PDF
+def _check_content(name: str, ending: str, stream: BinaryIO) -> None:
+    stream.seek(0)
+    seems = contradiction(ending, stream.read(HEAD))
+    if seems is not None:
         raise Refused(
-            f"The file `{name}` is a PDF that can't be read ({type(error).__name__}).",
-            "Open it to see whether it is whole; ask for it anew, and hand it in again.",
-            fault="file_broken",
-        ) from error
-    if encrypted and not spec.encrypted:
+            f"The file {_shown(name)} says by its ending that it is {KINDS[ending].family}; its content is {seems}.",
+            f"Open it, save it as what it should be (a new name alone does not help), {_AGAIN}.",
+            fault="file_not_what_it_says",
+        )
+
+
+def _check_pdf(name: str, file: bytes | Path | BinaryIO, stream: BinaryIO, spec: FileSpec) -> None:
+    with _on_disk(file, stream) as path:
+        seen = pdf.look(path)
+    if seen.encrypted and not spec.encrypted:
         raise Refused(
-            f"The file `{name}` is an encrypted PDF; the other side can't open it.",
-            "Ask for it without a password and without restrictions, and hand it in again.",
+            f"The file {_shown(name)} is an encrypted PDF; the other side takes none.",
+            f"Ask for it without a password and without restrictions, {_AGAIN}.",
             fault="file_encrypted",
         )
-    if not pages:
-        raise Refused(f"The file `{name}` is a PDF without a page.", "Ask for it anew.", fault="file_broken")
+    if seen.broken:
+        raise Refused(
+            f"The file {_shown(name)} is a PDF that {_BROKEN[seen.broken]}.",
+            f"Open it and print it to a new PDF, or ask for it once more, {_AGAIN}.",
+            fault="file_broken",
+        )
 
 
-def _check_ascii(name: str, path: Path) -> None:
-    with path.open("rb") as file:
-        while chunk := file.read(1024 * 1024):
-            if not chunk.isascii():
-                raise Refused(
-                    f"The text file `{name}` holds characters beyond plain ASCII; the other side refuses them.",
-                    "Save it as plain ASCII, or make it a PDF, and hand it in again.",
-                    fault="file_not_ascii",
-                )
+def _check_ascii(name: str, stream: BinaryIO) -> None:
+    stream.seek(0)
+    line = 1
+    while piece := stream.read(_PIECE):
+        if not piece.isascii():
+            at = next(place for place, byte in enumerate(piece) if byte > 127)
+            raise Refused(
+                f"The text {_shown(name)} holds signs that are not plain English letters (line {line + piece.count(10, 0, at)}).",
+                f"Replace accents, curly quotes and long dashes, or save it as PDF, {_AGAIN}.",
+                fault="file_not_ascii",
+            )
+        line += piece.count(10)
 
 
-def _not_what_it_says(name: str, ending: str) -> Refused:
-    return Refused(
-        f"The file `{name}` is called {ending} and is something else.",
-        "Give it its right extension, or convert it, and hand it in again.",
-        fault="file_not_what_it_says",
-    )
+_BROKEN = {
+    "cut": "ends in the middle: a part of it is missing",
+    "memory": "needs more memory to be read than a document should",
+    "time": "takes longer to be read than a document should, or makes the reader fail",
+    "unreadable": "cannot be read, or has no pages",
+}
+
+# --- the file -----------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def _opened(file: bytes | Path | BinaryIO, name: str) -> Iterator[BinaryIO]:
+    if isinstance(file, bytes):
+        yield BytesIO(file)
+    elif isinstance(file, Path):
+        with _regular(file, name) as stream:
+            yield stream
+    else:
+        try:
+            yield file
+        finally:
+            file.seek(0)
+
+
+def _regular(path: Path, name: str) -> BinaryIO:
+    """Opened without waiting: a pipe or a device would never end."""
+    try:
+        handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
+    except OSError as error:
+        missing = isinstance(error, FileNotFoundError)
+        raise Transient(
+            f"The file {_shown(name)} cannot be read on this host ({error.strerror}).",
+            "Is it there, and may this process read it?",
+            fault="file_missing" if missing else "file_unreadable",
+        ) from error
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)
+        raise Transient(f"What should be the file {_shown(name)} is none.", "Look at it.", fault="file_unreadable")
+    return os.fdopen(handle, "rb")
+
+
+def _size(stream: BinaryIO) -> int:
+    return stream.seek(0, os.SEEK_END)
+
+
+@contextmanager
+def _on_disk(file: bytes | Path | BinaryIO, stream: BinaryIO) -> Iterator[Path]:
+    """A path with the content of `file`; what has none is copied to a file that only this user can read, and that goes away."""
+    if isinstance(file, Path):
+        yield file
+        return
+    with tempfile.NamedTemporaryFile(prefix="counterfoil-", suffix=".pdf") as copy:
+        stream.seek(0)
+        shutil.copyfileobj(stream, copy, _PIECE)
+        copy.flush()
+        yield Path(copy.name)
+
+
+# --- words --------------------------------------------------------------------------------------------------------
+
+
+def _shown(name: str) -> str:
+    return f"`{name[:_SHOWN]}…`" if len(name) > _SHOWN else f"`{name}`"
+
+
+def _list(types: list[str]) -> str:
+    return ", ".join(types)
+
+
+def _bytes(size: int) -> str:
+    """`15 MB`, `1.5 KB`, `12 bytes`; never rounded to the other side of a limit."""
+    for unit, word in _UNITS:
+        if size >= unit:
+            return f"{size // unit} {word}" if size % unit == 0 else f"{size:,} bytes (about {size / unit:.1f} {word})"
+    return f"{size} byte{'s' * (size != 1)}"

@@ -14,7 +14,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 PACKAGE = ROOT / "counterfoil"
-FAULT_FLOORS = ("model", "connectors", "flows", "engine", "ledger")
+FAULT_FLOORS = ("model", "connectors", "documents", "flows", "engine", "ledger")
 
 # Which argument of a call is the fault word.
 FAULT_ARGUMENT = {
