@@ -113,7 +113,10 @@ class App:
                 FlowPlan(plan.flow, (*plan.changes, *self._schedule_change(plan.flow, known)), plan.faults)
                 for plan, _ in plans
             ),
-            *(FlowPlan(name, () if name in known else (f"new flow {name}",), ()) for name in sorted(others)),
+            *(
+                FlowPlan(name, () if name in known else (f"new flow {name}", *self.deliveries.schedule_lines(name)), ())
+                for name in sorted(others)
+            ),
         )
 
     async def _plans(self, chosen: Sequence[SyncFlow]) -> list[tuple[FlowPlan, TablePlan]]:
@@ -147,15 +150,14 @@ class App:
         The owner's login is needed only where a table has to change; a worker's own may do the rest.
         """
         chosen = [self.flow(name) for name in (names if names is not None else sorted(self.project.flows))]
-        if names is None:
-            await self.register_deliveries()
+        fresh = names is None and await self.register_deliveries()
         plans = await self._plans(chosen)
         if faults := [f"{plan.flow}: {fault}" for plan, _ in plans for fault in plan.faults]:
             raise UsageError("A table does not match its flow. " + " ".join(faults), "`counterfoil plan` shows it all.")
         async with self.ledger.transaction() as session:
             for flow in chosen:
                 await self._register(session, flow)
-        if any(table.statements for _, table in plans):
+        if fresh or any(table.statements for _, table in plans):
             await self._change_tables(chosen)
         return tuple(plan for plan, _ in plans)
 
@@ -165,20 +167,23 @@ class App:
         self.misfits = {plan.flow: " ".join(plan.faults) for plan, _ in plans if plan.faults}
         for name, problem in self.misfits.items():
             log.error("flow.refused", flow=name, problem=problem)
-        await self.register_deliveries()
+        if await self.register_deliveries():
+            await self._change_tables(())
         await self.apply([plan.flow for plan, _ in plans if plan.flow not in self.misfits])
         async with self.ledger.transaction() as session:
             for name in self.misfits:
                 await self._register(session, self.flow(name))
 
-    async def register_deliveries(self) -> None:
-        """Delivery and relay flows with their kinds, as declared now."""
+    async def register_deliveries(self) -> bool:
+        """Delivery and relay flows with their kinds, as declared now. Whether one was not there before."""
         async with self.ledger.transaction() as session:
+            known = {row["name"] for row in await flows.list_(session)}
             for delivery in self.project.deliveries.values():
                 await self._register(session, delivery)
                 await self.deliveries.register_kinds(session, delivery)
             for relay in self.project.relays.values():
                 await self._register(session, relay)
+        return not known >= {*self.project.deliveries, *self.project.relays}
 
     async def _register(self, session: Any, flow: SyncFlow | DeliveryFlow | RelayFlow) -> None:
         definition, failure = hashlib.sha256(repr(flow).encode()).hexdigest(), flow.on_failure
@@ -187,6 +192,8 @@ class App:
         )
 
     async def _change_tables(self, chosen: Sequence[SyncFlow]) -> None:
+        if not chosen and not (self.folder / "views.sql").is_file():
+            return
         connection = await connect(self.owner_dsn)
         try:
             for flow in chosen:

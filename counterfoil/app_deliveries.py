@@ -147,6 +147,10 @@ class Deliveries:
             if flow.intake is not None and flow.intake.schedule is not None:
                 yield flow.name, flows.INTAKE, flow.intake.schedule
 
+    def schedule_lines(self, flow: str) -> tuple[str, ...]:
+        """The schedules of a flow, each as `plan` shows it."""
+        return tuple(f"schedule {name}: {schedule.cron}" for owner, name, schedule in self.schedules() if owner == flow)
+
     @asynccontextmanager
     async def relays(self, dsn: str) -> AsyncIterator[dict[str, RelayJob]]:
         """Every relay of the project by the path it listens to. Each call holds a session while it is under way: a pool of their own.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import signal
 import subprocess
 import sys
@@ -72,21 +73,32 @@ def test_three_times_and_then_to_the_end(
     assert cli("audit").code == 0
 
 
-def test_a_second_one_is_refused_or_follows(many_rows: Path, database: str, cli: Cli) -> None:
-    async def start() -> Any:
-        connection = await asyncpg.connect(database)
-        process = subprocess.Popen(
-            [sys.executable, "-m", "counterfoil", "sync", "run", "example"], stdout=subprocess.DEVNULL
-        )
-        while process.poll() is None and not await connection.fetchval(_FOUND):
-            pass
-        await connection.close()
-        return process
+_SESSIONS = "select count(distinct client_port) from pg_stat_activity where datname = current_database()"
 
-    with asyncio.run(start()) as process:
-        refused = cli("sync", "run", "example")
-        followed = cli("sync", "run", "example", "--follow", "--json")
-        assert process.wait() == 0
+
+async def _until(dsn: str, question: str, above: int, process: subprocess.Popen[Any]) -> int:
+    """Ask until the answer is above, or the process has ended; the answer."""
+    connection = await asyncpg.connect(dsn)
+    try:
+        while (answer := int(await connection.fetchval(question))) <= above and process.poll() is None:
+            pass
+        return answer
+    finally:
+        await connection.close()
+
+
+def test_a_second_one_is_refused_or_follows(many_rows: Path, database: str, cli: Cli) -> None:
+    command = [sys.executable, "-m", "counterfoil", "sync", "run", "example"]
+    first = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    asyncio.run(_until(database, _FOUND, 0, first))
+    first.send_signal(signal.SIGSTOP)  # else it might be over before the others have begun
+    refused = cli("sync", "run", "example")
+    sessions = asyncio.run(_until(database, _SESSIONS, 0, first))
+    second = subprocess.Popen([*command, "--follow", "--json"], stdout=subprocess.PIPE)
+    asyncio.run(_until(database, _SESSIONS, sessions, second))
+    first.send_signal(signal.SIGCONT)
+    told, _ = second.communicate()
+    assert first.wait() == 0
     assert (refused.code, "--follow" in refused.err) == (6, True)
-    assert (followed.code, followed.json["run"]["found"]) == (0, ROWS)
+    assert (second.returncode, json.loads(told)["run"]["found"]) == (0, ROWS)
     assert len(cli("sync", "list", "--json").json["runs"]) == 1
