@@ -15,13 +15,14 @@ import time
 import urllib.request
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
+from counterfoil.cli import demo_deliveries
 from counterfoil.cli.common import go, log_to_stderr
+from counterfoil.cli.demo_deliveries import DELIVERIES, Example
 from counterfoil.cli.output import is_lively, paint, say, show, table, took
 from counterfoil.model.errors import NotFoundError, UnhealthyError, UsageError
 
@@ -30,20 +31,8 @@ if TYPE_CHECKING:
     from counterfoil.engine.progress import OnProgress, Progress
 
 MARK = ".counterfoil-demo"  # stands in a folder that a demo made, and only such a folder is made anew
+PARTS = ("flows", "mappings", "contracts", "files")
 FOLLOW_UP = 12.0  # seconds the demo waits for what is tried again by itself
-
-
-@dataclass(frozen=True, slots=True)
-class Example:
-    """One example project and the other side it talks to."""
-
-    folder: str
-    flow: str
-    simulator: str
-    arguments: tuple[str, ...]
-    url_variable: str
-    environment: Mapping[str, str]
-    rows: str  # how many rows it has loaded
 
 
 EXAMPLES = (
@@ -54,7 +43,7 @@ EXAMPLES = (
         ("--records", "600", "--latency", "20-120ms", "--fault", "throttle=0.005", "--fault", "function_error=0.3@detail", "--max-in-a-row", "0",
          "--fault", "status500=0.02", "--fault", "empty=0.01", "--fault", "invalid_json=0.01", "--fault", "duplicates=0.03",
          "--fault", "vanish=0.01", "--fault", "wrong_type=0.01", "--fault", "missing_required=0.01", "--typed-field", "lastSavedDateTime"),
-        "OCC_LAMBDA_URL",
+        ("OCC_LAMBDA_URL",),
         {
             "AWS_ACCESS_KEY_ID": "AKIDSIMULATOR",
             "AWS_SECRET_ACCESS_KEY": "simulator-secret",
@@ -63,7 +52,7 @@ EXAMPLES = (
             "LAMBDA_FUNCTION_APPLICATION_MEDIUM": "application-medium",
             "SOV_AWS_CLIENT_NUMBER": "0000012345",
         },
-        "select count(*) from public.tblsovereignapplications",
+        rows="select count(*) from public.tblsovereignapplications",
     ),
     Example(
         "customer-records",
@@ -72,11 +61,13 @@ EXAMPLES = (
         ("--records", "900", "--latency", "10-80ms", "--token", "simulator-token", "--fault", "throttle=0.003", "--fault", "error503=0.02",
          "--fault", "error500=0.01", "--fault", "truncated=0.01", "--fault", "html=0.01", "--fault", "disconnect=0.01",
          "--fault", "duplicates=0.02", "--fault", "vanish=0.01", "--fault", "missing_required=0.01", "--fault", "score_out_of_range=0.01"),
-        "API_BASE_URL",
+        ("API_BASE_URL",),
         {"API_TOKEN": "simulator-token"},
-        "select count(*) from public.customers",
+        rows="select count(*) from public.customers",
     ),
 )  # fmt: skip
+
+ALL = (*EXAMPLES, *DELIVERIES)
 
 
 def demo(
@@ -92,12 +83,13 @@ def demo(
 async def _demo(folder: Path) -> int:
     began = time.monotonic()
     _lay_out(folder)
-    say(f"A project of both examples in {folder.name}/; simulators and an embedded PostgreSQL are started …")
+    say(f"A project of all four examples in {folder.name}/; simulators and an embedded PostgreSQL are started …")
     async with contextlib.AsyncExitStack() as stack:
-        urls = [await stack.enter_async_context(_simulator(example)) for example in EXAMPLES]
+        urls = [await stack.enter_async_context(_simulator(example, folder)) for example in ALL]
         environment = dict(os.environ)
-        for example, url in zip(EXAMPLES, urls, strict=True):
-            environment |= {**example.environment, example.url_variable: url}
+        for example, url in zip(ALL, urls, strict=True):
+            environment |= {name: value.format(folder=folder, url=url) for name, value in example.environment.items()}
+            environment |= dict.fromkeys(example.url_variables, url)
         from counterfoil.app import open_app  # loads the engine: only here is it needed
 
         app = await stack.enter_async_context(open_app(folder, environment=environment))
@@ -106,7 +98,7 @@ async def _demo(folder: Path) -> int:
         for plan in await app.apply():
             for change in plan.changes:
                 say(f"  {plan.flow}: {change}")
-        holds = await _play(app, urls)
+        holds = await _play(app, urls[: len(EXAMPLES)], urls[len(EXAMPLES) :])
     say("")
     say(f"Everything is stopped; nothing is left but {folder.name}/. It took {took(time.monotonic() - began)}.")
     return 0 if holds else 7
@@ -124,24 +116,39 @@ def _lay_out(folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     (folder / MARK).touch()
+    (folder / ".counterfoil" / "objects").mkdir(mode=0o700, parents=True)  # the gateway's function reads files there
     (folder / "counterfoil.toml").write_text('[project]\nname = "demo"\n', encoding="utf-8")
-    views = []
-    for example in EXAMPLES:
+    views: list[str] = []
+    functions: list[str] = []
+    for example in ALL:
         source = examples / example.folder
-        for part in ("flows", "mappings"):
+        for part in filter(lambda name: (source / name).is_dir(), PARTS):
             shutil.copytree(source / part, folder / part, dirs_exist_ok=True)
-        if (source / "functions.py").is_file():
-            shutil.copy(source / "functions.py", folder)
-        views.append((source / "views.sql").read_text(encoding="utf-8"))
+        for name, texts in (("views.sql", views), ("functions.py", functions)):
+            texts += [path.read_text(encoding="utf-8") for path in (source / name,) if path.is_file()]
+        _shorten(folder, example)
     (folder / "views.sql").write_text("\n".join(views), encoding="utf-8")
+    (folder / "functions.py").write_text("\n".join(functions), encoding="utf-8")
+
+
+def _shorten(folder: Path, example: Example) -> None:
+    """The waits of an example's flow made short enough to be watched."""
+    path = folder / "flows" / f"{example.flow}.yaml"
+    flow = path.read_text(encoding="utf-8")
+    for declared, shown in example.shorter:
+        if declared not in flow:
+            raise UnhealthyError(f"`{declared}` is not in {path.name}.", "Correct `shorter` of the demo.")
+        flow = flow.replace(declared, shown)
+    path.write_text(flow, encoding="utf-8")
 
 
 @asynccontextmanager
-async def _simulator(example: Example) -> AsyncIterator[str]:
+async def _simulator(example: Example, folder: Path) -> AsyncIterator[str]:
     """The other side as a process of its own; its address."""
     module = f"counterfoil.simulators.{example.simulator}"
+    arguments = [argument.format(folder=folder) for argument in example.arguments]
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", module, "--with-parent", *example.arguments, stdout=asyncio.subprocess.PIPE
+        sys.executable, "-m", module, "--with-parent", *arguments, stdout=asyncio.subprocess.PIPE
     )
     try:
         assert process.stdout is not None
@@ -157,8 +164,8 @@ async def _simulator(example: Example) -> AsyncIterator[str]:
         await process.wait()
 
 
-async def _play(app: App, urls: Sequence[str]) -> bool:
-    """First runs, a change at the sources, second runs, what is tried again by itself, and then the proof."""
+async def _play(app: App, urls: Sequence[str], others: Sequence[str]) -> bool:
+    """First runs, a change at the sources, second runs, what is tried again by itself; deliveries; and then the proof."""
     show(paint("1. Records arrive, faults and all", "bold"))
     for example in EXAMPLES:
         await _sync(app, example.flow)
@@ -171,8 +178,11 @@ async def _play(app: App, urls: Sequence[str]) -> bool:
     show(paint("3. What failed is tried again by itself", "bold"))
     await _follow_up(app)
     show()
-    show(paint("4. The proof", "bold"))
-    return await _prove(app, urls)
+    await demo_deliveries.play(app, others)
+    import pathlib
+
+    show(paint("7. The proof", "bold"))
+    return await _prove(app, urls, others)
 
 
 async def _sync(app: App, flow: str) -> None:
@@ -241,7 +251,7 @@ def _why(event: Mapping[str, Any]) -> str:
     return str(event["fault"] or event["actor"])
 
 
-async def _prove(app: App, urls: Sequence[str]) -> bool:
+async def _prove(app: App, urls: Sequence[str], others: Sequence[str]) -> bool:
     from counterfoil.ledger import cases, items
     from counterfoil.monitor.audit import audit
 
@@ -258,6 +268,7 @@ async def _prove(app: App, urls: Sequence[str]) -> bool:
             show(
                 f"  {example.flow}: {loaded:,} rows in PostgreSQL, {kept:,} records are items; the source has {there:,} records."
             )
+        await demo_deliveries.compare(session, others)
         show()
         show(paint("What needs a person, and why", "bold"))
         opened = await cases.list_(session)

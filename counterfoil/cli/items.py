@@ -213,24 +213,29 @@ def explain(
         if common.json:
             emit("story", item=row["id"], flow=row["flow"], key=row["key"], state=row["state"], **_as_json(story))
             return 0
-        show(f"Item {row['id']}, key {row['key']}, flow {row['flow']}: {row['state']}")
-        for sentence in story.now:
-            show(f"  {sentence}")
-        for title, sentences in (
-            ("What happened:", story.history),
-            ("What was exchanged:", story.exchanges),
-            ("Its way through the other side's systems:", story.steps),
-        ):
-            if sentences:
-                show(f"\n{title}")
-            for sentence in sentences:
-                show(f"  {sentence}")
-        show("\nYou can:" if story.ways else "\nNothing is left to be done about it.")
-        for way in story.ways:
-            show(f"  {way}")
+        show_story(row, story)
         return 0
 
     return go(work())
+
+
+def show_story(row: Any, story: stories.Story) -> None:
+    """How it stands first, then what happened, then what can be done."""
+    show(f"Item {row['id']}, key {row['key']}, flow {row['flow']}: {row['state']}")
+    for sentence in story.now:
+        show(f"  {sentence}")
+    for title, sentences in (
+        ("What happened:", story.history),
+        ("What was exchanged:", story.exchanges),
+        ("Its way through the other side's systems:", story.steps),
+    ):
+        if sentences:
+            show(f"\n{title}")
+        for sentence in sentences:
+            show(f"  {sentence}")
+    show("\nYou can:" if story.ways else "\nNothing is left to be done about it.")
+    for way in story.ways:
+        show(f"  {way}")
 
 
 def _as_json(story: stories.Story) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import inspect
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 from uuid import uuid4
@@ -155,8 +155,8 @@ class CompiledCall:
     def fill(self, scope: Mapping[str, Any], given: Any = None) -> Built:
         """`given` goes to the function, where one makes the body."""
         url = _joined_url(self._base, self._path.fill(scope))
-        url = with_query(url, {name: _text(template, scope) for name, template in self._query})
-        headers = {name: _header(_text(template, scope)) for name, template in self._headers}
+        url = with_query(url, dict(_filled(self._query, scope)))
+        headers = {name: _header(text) for name, text in _filled(self._headers, scope)}
         made = self._made(scope, given)
         address = str(url.with_query(None))
         return Built(
@@ -254,12 +254,14 @@ def _quoted(text: str) -> str:
     return text.replace('"', "%22").replace("\r", "%0D").replace("\n", "%0A")
 
 
-def _text(template: Template, scope: Mapping[str, Any]) -> str:
-    """A query parameter or header: a list is written with commas."""
-    value = template.fill(scope)
-    if isinstance(value, list | tuple):
-        return ",".join(map(str, value))
-    return "" if value is None else value if isinstance(value, str) else _encode(value).decode()
+def _filled(templates: Sequence[tuple[str, Template]], scope: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Query parameters or headers: what is absent is left out, since an empty one asks for something else; a list is written with commas."""
+    for name, template in templates:
+        value = template.fill(scope)
+        if isinstance(value, list | tuple):
+            yield name, ",".join(map(str, value))
+        elif value is not None:
+            yield name, value if isinstance(value, str) else _encode(value).decode()
 
 
 def _header(text: str) -> str:

@@ -20,7 +20,7 @@ from counterfoil.ledger.deliveries import Proof
 from counterfoil.ledger.pool import PASSING, Ledger
 from counterfoil.model.clock import Clock
 from counterfoil.model.delivery import Answer, Outcome
-from counterfoil.model.errors import Misconfigured, Refused, Transient
+from counterfoil.model.errors import CounterfoilError, Misconfigured, Refused, Transient
 from counterfoil.model.ports import Door
 from counterfoil.model.relay import Accepted, Incoming, Reply
 
@@ -39,6 +39,10 @@ class RelayJob:
     ledger: Ledger
     clock: Clock
     under_way: set[asyncio.Task[Any]] = field(default_factory=set)
+
+
+class ReplyError(Exception):
+    """What was answered behind can't be put into the declared reply."""
 
 
 @dataclass(slots=True)
@@ -116,7 +120,11 @@ async def _answered(job: RelayJob, call: _Call, accepted: Accepted, connection: 
             return again, "replayed"
     passed = await job.door.call(accepted, found)
     call.prove(passed.answer)
-    return job.door.reply(accepted, passed), passed.answer.outcome.value
+    try:
+        return job.door.reply(accepted, passed), passed.answer.outcome.value
+    except CounterfoilError as error:
+        # It may be done behind: whatever the reply lacks, the caller must not read that it was refused.
+        raise ReplyError(str(error)) from error
 
 
 async def _before(job: RelayJob, call: _Call, accepted: Accepted, connection: Any) -> Any:

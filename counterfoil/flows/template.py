@@ -1,7 +1,7 @@
 """Templates of requests, replies and keys: JSON values whose texts hold `{placeholders}`, compiled once and filled for each item. Pure.
 
 A text that is one placeholder gives the value with its own type; inside a longer text it is written as text. `{x?}` may be absent: as a
-whole entry it is left out. `{{` and `}}` are braces, `${NAME}` is left for the environment. No expressions: a function of the project says
+whole entry it is left out; `{x?null}` is null then. `{{` and `}}` are braces, `${NAME}` is left for the environment. No expressions: a function of the project says
 what a path can't.
 """
 
@@ -20,7 +20,7 @@ from counterfoil.flows.kinds import REFERENCE
 from counterfoil.model.errors import Refused
 
 _PATH = r"[A-Za-z_]\w*(?:\.[^\s.{}\[\]?](?:[^.{}\[\]?]*[^\s.{}\[\]?])?)*"
-_TOKEN = re.compile(rf"\{{\{{|\}}\}}|{REFERENCE.pattern}|\{{({_PATH})(\?)?\}}|[{{}}]")
+_TOKEN = re.compile(rf"\{{\{{|\}}\}}|{REFERENCE.pattern}|\{{({_PATH})(\?|\?null)?\}}|[{{}}]")
 _LEFT_OUT: Final = object()  # what an absent optional gives
 _AS_IT_STANDS = "/%:@!$&'()*+,;=~?"  # in the declared text of a path
 _SHOWN = 60
@@ -96,6 +96,12 @@ class _Reference:
 
     path: str
     optional: bool
+    null: bool = False
+
+    @property
+    def left_out(self) -> bool:
+        """Whether an entry of it may be left out."""
+        return self.optional and not self.null
 
     @property
     def value(self) -> Filler:
@@ -114,7 +120,7 @@ class _Reference:
 
     def absent(self) -> Any:
         if self.optional:
-            return _LEFT_OUT
+            return None if self.null else _LEFT_OUT
         raise MissingValueError(self.path)
 
 
@@ -160,7 +166,7 @@ def _entry(section: Any, name: str) -> Any:
 
 def _written(path: str, found: Any) -> str:
     """A value inside a text, as JSON writes it. Raises Refused for what is no single value."""
-    if found is _LEFT_OUT:
+    if found is _LEFT_OUT or found is None:
         return ""
     if isinstance(found, str):
         return str(found)
@@ -240,7 +246,7 @@ class _Compiler:
     def text(self, text: str) -> tuple[Filler, bool]:
         parts = self.parts(text)
         if len(parts) == 1 and isinstance(parts[0], _Reference):
-            return parts[0].value, parts[0].optional
+            return parts[0].value, parts[0].left_out
         if all(isinstance(part, str) for part in parts):
             whole = "".join(part for part in parts if isinstance(part, str))
             return (lambda scope: whole), False
@@ -260,7 +266,7 @@ class _Compiler:
 
     def _part(self, token: re.Match[str], text: str) -> str | _Reference:
         if token[1]:
-            self.references.append(_Reference(token[1], token[2] is not None))
+            self.references.append(_Reference(token[1], token[2] is not None, token[2] == "?null"))
             return self.references[-1]
         if len(token[0]) == 1:
             raise TemplateError(f"A brace in `{text[:_SHOWN]}{'…' * (len(text) > _SHOWN)}` belongs to no placeholder.")

@@ -41,3 +41,9 @@ def test_a_value_stays_in_its_segment_of_the_address(value: str, segment: str) -
 def test_no_value_climbs_out_of_the_declared_path(value: str) -> None:
     with pytest.raises(Refused, match="climb"):
         address(value)
+
+
+def test_an_absent_parameter_is_left_out_not_sent_empty() -> None:
+    # A look-up that asks for `report_id=` finds nothing, and what is there would be sent a second time.
+    asked = address("1", {"case": "{payload.x}", "report": "{parent.receipt?}", "ids": "{payload.none?null}"})
+    assert dict(asked.query) == {"case": "1"}

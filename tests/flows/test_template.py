@@ -66,6 +66,10 @@ SCOPE: dict[str, Any] = {
         ({"a": "{payload.none?}", "b": "{nothing.at.all?}", "c": "{key}"}, {"c": "k-1"}),
         ({"a": ["{payload.none?}", "x"], "b": {"c": "{group?}"}}, {"a": ["x"], "b": {}}),
         ({"a": "-{payload.none?}-"}, {"a": "--"}),
+        (
+            {"a": "{payload.none?null}", "b": ["{nothing.at.all?null}"], "c": "-{payload.none?null}-"},
+            {"a": None, "b": [None], "c": "--"},
+        ),
         ("{payload.none?}", None),
         (("{key}", 1), ["k-1", 1]),
     ],
