@@ -179,7 +179,6 @@ async def _play(app: App, urls: Sequence[str], others: Sequence[str]) -> bool:
     await _follow_up(app)
     show()
     await demo_deliveries.play(app, others)
-    import pathlib
 
     show(paint("7. The proof", "bold"))
     return await _prove(app, urls, others)

@@ -1,8 +1,8 @@
 """Templates of requests, replies and keys: JSON values whose texts hold `{placeholders}`, compiled once and filled for each item. Pure.
 
 A text that is one placeholder gives the value with its own type; inside a longer text it is written as text. `{x?}` may be absent: as a
-whole entry it is left out; `{x?null}` is null then. `{{` and `}}` are braces, `${NAME}` is left for the environment. No expressions: a function of the project says
-what a path can't.
+whole entry it is left out; `{x?null}` is null then. `{{` and `}}` are braces, `${NAME}` is left for the environment. No expressions: a
+function of the project says what a path can't.
 """
 
 from __future__ import annotations
