@@ -29,7 +29,7 @@ $(DEV): requirements/dev.txt $(RUN)
 	@$(PIP) -r requirements/dev.txt
 	@touch $@
 
-demo: $(RUN) ## both examples against their simulators, faults on; the sum proven at the end
+demo: $(RUN) ## all four examples against their simulators, faults on; the sum proven at the end
 	@$(VENV)/bin/counterfoil demo
 
 test: lint unit ## lint, types, floors, and every test but the soak

@@ -174,10 +174,12 @@ def _print_run(flow: str, pushed: Pushed, polled: Polled, seconds: float) -> Non
         show(f"  asked about {polled.asked:,} in {many(polled.calls, 'call')} = {answers}")
     rate = f", {pushed.claimed / seconds:,.0f} a second" if pushed.claimed and seconds else ""
     show(f"  took {took(seconds)}{rate}")
-    if pushed.stopped or pushed.doubtful:
+    if pushed.stopped or polled.failed:
         say(f"What needs a person: `counterfoil case list --flow {flow}`.")
-    if pushed.later:
-        say("What failed for now is tried again by itself: `counterfoil up`.")
+    if pushed.doubtful:
+        say("What is in doubt is looked up before anything is sent again; where it can't be, a case has it.")
+    if pushed.later or pushed.doubtful:
+        say("`counterfoil up` goes on with it by itself; here and now: --within 60.")
 
 
 @contextmanager

@@ -50,6 +50,8 @@ def move_of(judging: Judging, answer: Answer) -> Move:
 
 def looked_up_in_vain(judging: Judging, answer: Answer) -> Move:
     """The look-up could not tell: the item stays in doubt and is looked up again, until its budget of time is over."""
+    if answer.outcome is Outcome.NOT_FOUND:
+        answer = replace(answer, problem="The look-up did not find it; the other side may still be at it.")
     due = _next_try(judging, answer)
     if due is None:
         problem = f"Whether it arrived could not be found out in {_span(judging.flow.retry.budget)}: {answer.problem}"

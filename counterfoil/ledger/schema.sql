@@ -317,7 +317,8 @@ CREATE FUNCTION counterfoil.births_of(p_kind counterfoil.flow_kind, p_placed cou
       p_fault => case when e.how = 'fail' then 'parent_failed' end,
       p_problem => case when e.how = 'fail' then counterfoil.stopped_problem(p.parent_key, p.parent_state, p.parent_problem) end,
       p_case_fault => case when e.how = 'fail' then p.parent_case_fault end,
-      p_payload => case when p_kind.resend = 'record' then nullif(r.payload, 'null') end)
+      p_payload => case when p_kind.resend = 'record' then nullif(r.payload, 'null') end,
+      p_reason => case when e.how = 'wait' then 'its parent has no receipt yet' end)
     from unnest(p_placed) p cross join lateral (select (p.request).*) r
     cross join lateral (select case
       when r.receipt is not null then 'confirm'

@@ -11,6 +11,7 @@ from typing import Any
 
 from counterfoil.model.item import SENTENCES, SETTLED, ItemEvent, ItemState, events_from
 
+LEDGER = "ledger"  # the actor of what follows from another item's move
 Row = Mapping[str, Any]
 When = Callable[[datetime], str]
 
@@ -54,7 +55,7 @@ _DID: Mapping[str, str] = MappingProxyType(
         "receive": "got a receipt",
         "confirm": "was confirmed",
         "reopen": "was opened again by a contrary answer",
-        "doubt": "was sent, and no reply came",
+        "doubt": "may have arrived or not",
         "fail_temporarily": "failed for now",
         "fail": "was stopped",
         "review": "was set aside for a person's decision",
@@ -151,10 +152,16 @@ def _history(events: Sequence[Row], when: When) -> list[str]:
 def _happened(first: Row, same: Sequence[Row], when: When) -> str:
     at = when(first["at"]) if len(same) == 1 else f"{when(first['at'])} to {when(same[-1]['at'])}"
     times = "" if len(same) == 1 else f" {len(same)} times"
-    person = f" by {first['actor']}" if first["reason"] and first["event"] != "rescue" else ""
+    own = first["event"] == "rescue" or first["actor"] == LEDGER or first["event"] == "hold"
+    person = f" by {first['actor']}" if first["reason"] and not own else ""
     run = f" in run {first['run_id']}" if first["run_id"] is not None and len(same) == 1 else ""
     why = first["reason"] or first["problem"] or ""
-    return f"{at}: it {_DID[first['event']]}{times}{person}{run}{'. ' + _ended(why) if why else '.'}"
+    return f"{at}: it {_DID[first['event']]}{times}{person}{run}{_because(why, own)}"
+
+
+def _because(why: str, own: bool) -> str:
+    """What the ledger says of its own acts goes on with the sentence; a person's reason or another system's words stand alone."""
+    return f"{': ' if own else '. '}{_ended(why)}" if why else "."
 
 
 def _ended(sentence: str) -> str:
