@@ -74,8 +74,8 @@ class Terminal:
             assert done.returncode == code, f"{line}: {done.returncode}\n{done.stdout}\n{done.stderr}"
 
     def expect_sums(self, text: str) -> None:
-        for line in re.findall(r"^ *(found .+)$", text, re.M):
-            assert line in self.said[-1], f"The page says: {line}\nIt was:\n{self.said[-1]}"
+        for line in re.findall(r"^ *(found .+|.+: sent \d.+)$", text, re.M):
+            assert any(line in said for said in self.said), f"The page says: {line}\nIt was:\n{self.said[-1]}"
 
     @contextmanager
     def beside(self, words: list[str]) -> Iterator[None]:
